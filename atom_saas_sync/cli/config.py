@@ -54,7 +54,7 @@ def check(
         bool, typer.Option("--strict", help="Treat warnings, such as unknown names, as problems.")
     ] = False,
 ) -> None:
-    """Check the configuration; exit with 78 and every problem if it is wrong."""
+    """Check the configuration; if it is invalid, list every problem and exit with 78."""
     from atom_saas_sync.cli.runtime import sources
     from atom_saas_sync.config import TOKEN_HINT, show_settings
 

@@ -132,7 +132,7 @@ def restore(
 
 
 def compact(ctx: typer.Context, as_json: _Json = False) -> None:
-    """Give unused space of the database back to the file system, and say how much."""
+    """Return unused space in the database file to the file system."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.session import all_runs_locked
     from atom_saas_sync.core.health import size
@@ -156,7 +156,7 @@ def copy(
     to: Annotated[str, typer.Option("--to", metavar="URL", help="The database to fill; it has no rows yet.")],
     as_json: _Json = False,
 ) -> None:
-    """Copy everything into an empty database, of the other engine, too: in one transaction, or nothing."""
+    """Copy everything into an empty database, SQLite or PostgreSQL, in one transaction."""
     from dataclasses import replace
 
     from atom_saas_sync.cli import runtime

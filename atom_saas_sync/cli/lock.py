@@ -73,7 +73,7 @@ def check(ctx: typer.Context, file: _File = None, as_json: _Json = False) -> Non
 
 @app.command()
 def diff(ctx: typer.Context, file: _File = None, as_json: _Json = False) -> None:
-    """Show how what is served differs from the lock file."""
+    """Show the differences between what is served and the lock file."""
     _compare(ctx.obj, file, as_json=as_json, fails=False)
 
 

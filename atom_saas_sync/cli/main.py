@@ -54,7 +54,7 @@ PARTS = {
     "db": Part("atom_saas_sync.cli.db", "app", "Migrate, check, back up and restore the database."),
     "files": Part("atom_saas_sync.cli.files", "app", "List and write the units, alerts, manual pages and other files."),
     "lock": Part("atom_saas_sync.cli.lock", "app", "Write lock files and compare them with what is served."),
-    "policy": Part("atom_saas_sync.cli.policy", "app", "Check the policy of admission, and explain its verdicts."),
+    "policy": Part("atom_saas_sync.cli.policy", "app", "Check the admission policy, and explain its verdicts."),
     "skills": Part("atom_saas_sync.cli.skills", "app", "Read, edit and compare the cached skills."),
     "demo": Part("atom_saas_sync.cli.demo", "demo", "Take a guided tour against a sandbox."),
     "ratings": Part("atom_saas_sync.cli.ratings", "app", "Rate skills; list and retry ratings."),
@@ -74,7 +74,7 @@ _OBJECTS_BEFORE_COLLECTION = 50_000
 app = typer.Typer(
     cls=lazy_group(PARTS, take_option),
     name="atom-sync",
-    help="Two-way sync between the Atom skills marketplace and a local SQLite database.",
+    help="Two-way sync between the Atom skills marketplace and a local database: SQLite or PostgreSQL.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

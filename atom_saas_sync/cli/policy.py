@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.core.gate.types import Policy, Rule
     from atom_saas_sync.usecases.gate.explaining import Explained
 
-app = typer.Typer(help="Check the policy of admission, and explain its verdicts.", no_args_is_help=True)
+app = typer.Typer(help="Check the admission policy, and explain its verdicts.", no_args_is_help=True)
 
 _DIGITS = 12
 _DONE = {"admit": "admitted", "hold": "held", "refuse": "refused"}
@@ -58,7 +58,7 @@ def explain(
     skill_id: Annotated[str, typer.Argument(metavar="ID", help="The skill's id, or its first 4 or more characters.")],
     as_json: _Json = False,
 ) -> None:
-    """Show which line of the verdict's table decides for a skill, and why."""
+    """Explain why a skill is served, held or refused."""
     from atom_saas_sync.cli.gate_session import open_desk_and_resolve
     from atom_saas_sync.cli.identify import whole_judged_id
     from atom_saas_sync.usecases.gate import explaining
@@ -167,7 +167,7 @@ def _print(found: Explained) -> None:
     name = f"{document['skill_id']} {document['version'] or '-'} (sha256:{digits})"
     reason = f", {document['reason']}" if document["reason"] else ""
     say(f"{printable(name)}: {_DONE[found.verdict.kind]}{reason}")
-    say(f"line {document['line']}: {document['condition'].replace('`', '')}")
+    say(f"line {document['line']} in docs/TRUST.md: {document['condition'].replace('`', '')}")
     if document["note"]:
         say(f"why: {document['note']}")
     if document["due_at"]:

@@ -22,7 +22,7 @@ app = typer.Typer(help="Take skills out of service, and put them back.", no_args
 
 @app.command()
 def add(ctx: typer.Context, skill_ids: SkillIds, note: Note = None, as_json: Json = False) -> None:
-    """Take skills out of what is served; nothing that the marketplace offers replaces them until they are released."""
+    """Take skills out of service. Until they are released, the marketplace's versions do not replace them."""
     from atom_saas_sync.usecases.gate.pins_and_quarantine import quarantine
 
     with open_desk(ctx.obj) as desk:

@@ -74,7 +74,7 @@ def add(
 @app.command("list")
 @paged
 def list_revocations(ctx: typer.Context, as_json: Json = False) -> None:
-    """List the revocations in force, those of the revocations file too."""
+    """List the revocations in force, including those of the revocations file."""
     from atom_saas_sync.usecases.gate.documents import revocation_document
 
     with open_desk(ctx.obj) as desk:

@@ -32,7 +32,7 @@ def list_runs(
         typer.Option("--kind", metavar="KIND", help="skills, categories, ratings, all, watch, purge or backup."),
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", min=0, max=10**9, metavar="N", help="Maximum number of runs; 0 means all.")
+        int, typer.Option("--limit", min=0, max=10**9, metavar="N", help="Maximum number of rows; 0: no limit.")
     ] = 30,
     as_json: _Json = False,
 ) -> None:

@@ -74,7 +74,7 @@ def import_skills(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="JSON or JSON lines; - is standard input.")],
     as_json: _Json = False,
 ) -> None:
-    """Add skills, or edit those that are there: all of them, or none if one is not a skill."""
+    """Add skills, or edit those that exist. If one is invalid, none is imported."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.core.documents import read_skills
     from atom_saas_sync.usecases.edit_skills import Candidate

@@ -38,7 +38,7 @@ def diff(
     ] = False,
     as_json: _Json = False,
 ) -> None:
-    """Show what differs between two versions: by default what was changed here, against the base."""
+    """Compare two versions; by default, the local version with its base."""
     from atom_saas_sync.core.canonical import decode_object
     from atom_saas_sync.core.comparison import ABSENT, compare
 
@@ -72,7 +72,7 @@ def diff(
 
 @paged
 def log(ctx: typer.Context, skill_id: _Id, as_json: _Json = False) -> None:
-    """List the versions that the marketplace sent, and those written here that were replaced, the newest first."""
+    """List all versions of a skill, the newest first: the marketplace's, and local ones that were replaced."""
     from atom_saas_sync.cli.tables import Column, print_table
 
     with open_catalogue(ctx.obj) as (store, edits, _):

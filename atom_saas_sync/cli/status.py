@@ -37,7 +37,7 @@ def status(
     ctx: typer.Context,
     seconds: Annotated[float, typer.Argument(min=0.2, metavar="[SECONDS]", help="Interval for --watch.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Exit with 3 and the reasons if unhealthy.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="If unhealthy, print the reasons and exit with 3.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every SECONDS until Ctrl-C.")] = False,
 ) -> None:
     """Show activity and problems."""
@@ -143,7 +143,7 @@ def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
     place = f"{state.database_path}  {size(state.database_bytes)}, at {state.revision or 'no revision'}"
     if state.revision is not None and state.migrations_pending:
         return [("Everything", Text("unknown until `atom-sync db upgrade`")), ("Database", Text(place))]
-    waiting = ", ".join(f"{number} {severity}" for severity, number in sorted(state.conflicts_open.items()))
+    severities = ", ".join(f"{number} {severity}" for severity, number in sorted(state.conflicts_open.items()))
     lines: list[tuple[str, RenderableType]] = [
         ("Sync", Text(_sync_line(state, now))),
         *((f"  {kind}", _runs_line(runs, now)) for kind, runs in _runs_by_kind(state)),
@@ -170,7 +170,7 @@ def _lines(state: Status, now: datetime) -> list[tuple[str, RenderableType]]:
         (
             "Conflicts",
             Text(
-                f"{sum(state.conflicts_open.values()):,} waiting{f' ({waiting})' if waiting else ''}, "
+                f"{sum(state.conflicts_open.values()):,} open{f' ({severities})' if severities else ''}, "
                 f"{state.conflicts_resolved:,} resolved"
             ),
         ),

@@ -152,7 +152,7 @@ def ratings(
     dry_run: _DryRun = False,
     everything: Annotated[bool, typer.Option("--all", help="Send every rating again.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Also failed ratings that are not due yet or need a manual retry.")
+        bool, typer.Option("--retry-failed", help="Also send failed ratings that are not due or need a manual retry.")
     ] = False,
     scheduled: _Scheduled = False,
     wait: _Wait = 0,

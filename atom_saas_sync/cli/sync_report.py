@@ -203,7 +203,7 @@ def print_report(report: RunReport) -> None:
     if counts.conflicts_detected or counts.conflicts_manual:
         say(
             f"  conflicts: {counts.conflicts_detected} detected, {counts.conflicts_resolved} resolved, "
-            f"{counts.conflicts_manual} waiting"
+            f"{counts.conflicts_manual} left open"
         )
     say(
         f"  {counted(counts.requests, 'request')}, {counts.not_modified:,} not modified, "

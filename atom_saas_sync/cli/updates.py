@@ -75,7 +75,7 @@ def list_waiting(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List what waits: what needs a decision first, then the oldest."""
+    """List waiting updates: first those that always need a decision, then the oldest."""
     from atom_saas_sync.usecases.gate.documents import update_document
     from atom_saas_sync.usecases.gate.updates import list_updates
 

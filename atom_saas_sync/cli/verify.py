@@ -46,7 +46,7 @@ def verify(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Check that what is served is what was admitted; exit 4 if something is not."""
+    """Check that what is served is what was admitted; exit with 4 if anything is not."""
     from atom_saas_sync.cli import runtime
     from atom_saas_sync.cli.identify import whole_id
     from atom_saas_sync.core.gate.states import STATES

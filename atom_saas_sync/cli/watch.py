@@ -51,7 +51,7 @@ def watch(
     ] = False,
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="While another `watch` works on the database, stand by, and take over from it."),
+        typer.Option("--wait", help="Stand by while another `watch` uses the database; take over when it ends."),
     ] = False,
 ) -> None:
     """Follow the marketplace in real time until stopped."""

@@ -113,5 +113,5 @@ def require_token(settings: Settings) -> Secret:
     """Return the token. Raises ConfigError if there is none, or if it must not go where the settings would send it."""
     require_agreement(settings)
     if settings.api_token is None:
-        raise ConfigError("no token for the marketplace is set", hint=TOKEN_HINT)
+        raise ConfigError("no token for the marketplace is set", hint=f"run `atom-sync config init`, or {TOKEN_HINT}")
     return settings.api_token

@@ -129,8 +129,10 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.create_server((str(address[0]), port), family=family, backlog=128)
     except OSError as error:
+        # `create_server` appends the address to the system's message.
+        reason = str(error.strerror).partition(" (while attempting")[0]
         raise AtomSyncError(
-            f"cannot listen on {host} port {port}: {error.strerror}",
+            f"cannot listen on {host} port {port}: {reason}",
             hint="another program may use the port (`ss -ltnp` shows it); choose another with --port (0: any)",
         ) from error
     # Inherited by its connections. Without it, each response on a kept-alive connection waits 40 ms for the client.

@@ -77,7 +77,7 @@ def test_explain_names_the_line_that_decides(machine: Machine) -> None:
     told = machine.command("policy", "explain", skill_id, ATOM_SYNC_POLICY_FILE="policy.toml").stdout.splitlines()
     assert told[0].endswith(": refused, denied")
     assert told[1:] == [
-        "line 1: revoked, or a rule says deny",
+        "line 1 in docs/TRUST.md: revoked, or a rule says deny",
         "why: denied by rule 1",
         "policy: deny, by rule 1 of the policy file",
     ]

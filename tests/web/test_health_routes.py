@@ -274,7 +274,7 @@ def test_a_port_in_use_is_reported_in_one_line(machine: Machine, server: Served)
     port = str(server.client.base_url.port)
     result = machine.command("serve-health", "--port", port)
     assert result.returncode == 1
-    assert f"cannot listen on 127.0.0.1 port {port}" in result.stderr
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use\n" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -29,7 +29,7 @@ def configuration(plan: DoctorSettings, now: datetime) -> Iterator[DoctorFinding
             "token",
             "problem",
             "no token for the marketplace is set",
-            "set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE; then run `atom-sync config check`",
+            "run `atom-sync config init`, or set ATOM_SAAS_API_TOKEN or ATOM_SAAS_API_TOKEN_FILE",
         )
         return
     yield _token_age(plan.token_expires_at, now)

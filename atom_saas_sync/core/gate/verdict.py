@@ -243,7 +243,7 @@ LINES: tuple[Line, ...] = (
     Line("somebody put the skill into quarantine, or just this version is there", "hold: `quarantined`", _quarantined),
     Line("the policy is `lock`", "admit if the lock file lists this digest, else hold: `not_locked`", _locked),
     Line("the skill is pinned to another version", "hold: `pinned`", _pinned),
-    Line("it is the base, or differs from it only out of scope", "admit", _unchanged),
+    Line("it is the base, or differs from it only in fields outside the scope", "admit", _unchanged),
     Line(
         "the newest decision on this digest is an approval",
         "admit, unless another version was admitted since; then hold: `downgrade`",

@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import Locked
 from atom_saas_sync.store.postgresql.failures import translated_errors
+from atom_saas_sync.store.postgresql.link import Link
 from atom_saas_sync.store.postgresql.notifications import Notifications
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.session import (
@@ -60,7 +61,7 @@ class Connection:
         Raises DatabaseError for every failure of the server, and Locked if another run has taken over a run lock of
         this connection.
         """
-        self._refuse_nesting()
+        self._begin_anew()
         with self._translated():
             self._begin(durable=durable, bulk=bulk, wait_seconds=wait_seconds)
             try:
@@ -82,7 +83,7 @@ class Connection:
 
         Raises what `transaction` raises.
         """
-        self._refuse_nesting()
+        self._begin_anew()
         with self._translated():
             answer = self._begin(durable=durable, bulk=True, wait_seconds=None, question=question)
             try:
@@ -99,7 +100,7 @@ class Connection:
 
         Raises DatabaseError for every failure of the server.
         """
-        self._refuse_nesting()
+        self._begin_anew()
         with self._translated():
             self._start(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY{self._set_up}")
             try:
@@ -115,7 +116,7 @@ class Connection:
 
         Raises DatabaseError for every failure of the server.
         """
-        self._refuse_nesting()
+        self._begin_anew()
         with self._translated():
             try:
                 with self._pipeline():
@@ -132,7 +133,7 @@ class Connection:
 
         Raises DatabaseError for every failure of the server.
         """
-        self._refuse_nesting()
+        self._begin_anew()
         if self.session.is_pooled:  # its settings are those of a transaction
             with self.asking() as connection:
                 cursor = connection.execute(query, values)
@@ -215,7 +216,7 @@ class Connection:
     def _beside(self) -> Connection:
         return Connection(self.address, busy_timeout_seconds=self.busy_timeout_seconds, writes=False)
 
-    def _connected(self) -> tuple[psycopg.Connection[Row], Session]:
+    def _connected(self) -> tuple[Link, Session]:
         patience = self.busy_timeout_seconds if self.writes else 0
         connection = connect(self.address, writes=self.writes, patience_seconds=patience)
         try:
@@ -298,9 +299,11 @@ class Connection:
             with suppress(psycopg.OperationalError):
                 self._command("ROLLBACK")
 
-    def _refuse_nesting(self) -> None:
+    def _begin_anew(self) -> None:
+        """Refuse nesting; the limits on statements hold again."""
         if self.connection.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}:
             raise RuntimeError("a transaction is open already on this connection: transactions do not nest")
+        self.connection.is_hurried = True
 
 
 def _overtaken(kind: str) -> Locked:

@@ -30,6 +30,7 @@ from atom_saas_sync.store.postgresql.backend.tables import shared
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import get_fact
 from atom_saas_sync.store.postgresql.gate.carrying import carry_over, rows_to_carry
+from atom_saas_sync.store.postgresql.link import take_time
 from atom_saas_sync.store.postgresql.lock import run_lock
 from atom_saas_sync.store.postgresql.maintenance import Upkeep
 from atom_saas_sync.store.postgresql.rows import Row
@@ -242,7 +243,7 @@ def _fingerprint(text: str) -> bytes:
 
 
 def _empty(connection: psycopg.Connection[Row]) -> None:
-    connection.execute("SET LOCAL statement_timeout = 0")
+    take_time(connection)
     connection.execute("SET CONSTRAINTS ALL DEFERRED")
     # A trigger records bases that end, so its table is emptied last.
     for table in [*(set(schema.expected_columns()) - _KEPT - {"skill_seen"}), "skill_seen"]:

@@ -26,6 +26,7 @@ from atom_saas_sync.store.postgresql.backend.tables import HAS_TABLES, shared, s
 from atom_saas_sync.store.postgresql.backend.triggers import WITH_KEYS
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.failures import translated_errors
+from atom_saas_sync.store.postgresql.link import take_time
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.session import advisory_class, advisory_key
 from atom_saas_sync.times import format_time
@@ -230,10 +231,11 @@ def _locked(
 def _changing(db: Connection) -> Iterator[None]:
     lock = f"SELECT pg_advisory_xact_lock({advisory_class(db.schema)}, {advisory_key('migrations')})"
     path = f'SET LOCAL search_path = "{db.schema}", pg_temp'
-    limits = f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'; SET LOCAL statement_timeout = 0"
-    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; {limits}; {path}; {lock}"
+    limit = f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"
+    begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; {limit}; {path}; {lock}"
     try:
         _script(db.connection, begin)  # fails after BEGIN while another host has the lock
+        take_time(db.connection)
         yield
         _script(db.connection, "COMMIT")
     except BaseException:

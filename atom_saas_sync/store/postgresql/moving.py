@@ -17,6 +17,7 @@ from atom_saas_sync.store.postgresql.backend.rows import mirrored
 from atom_saas_sync.store.postgresql.backend.tables import shared
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.failures import translated_errors
+from atom_saas_sync.store.postgresql.link import take_time
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.times import format_exact_time, format_time, parse_time
 
@@ -104,7 +105,7 @@ class RowsIn:
 
 def _take_time(connection: psycopg.Connection[Row]) -> None:
     """Lift the limits of this transaction: a table is one statement, and the other database may pause for its index."""
-    connection.execute("SET LOCAL statement_timeout = 0")
+    take_time(connection)
     connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 

@@ -17,13 +17,13 @@ from psycopg import pq, sql
 from atom_saas_sync.core.server_address import ServerAddress
 from atom_saas_sync.errors import ConfigError, DatabaseError
 from atom_saas_sync.store.postgresql.failures import is_overload, translated_errors, unconnected
+from atom_saas_sync.store.postgresql.link import STATEMENT_SECONDS, Link
 from atom_saas_sync.store.postgresql.rows import BinaryCursor, Row, register, row_factory
 
 OLDEST = 150_000
 """The oldest version of the server that is tested, as server_version_num has it."""
 
 _CONNECT_SECONDS = 5
-_STATEMENT_SECONDS = 60
 _WITH_TRANSACTION_TIMEOUT = 170_000
 _PAUSED_SECONDS = 60
 _LONGEST_PAUSE = 1.0
@@ -73,7 +73,7 @@ def connect(
     writes: bool,
     patience_seconds: float,
     sleep: Callable[[float], object] = time.sleep,
-) -> psycopg.Connection[Row]:
+) -> Link:
     """Connect; while the server is overloaded, retry for that long with random pauses.
 
     Raises ConfigError or DatabaseError.
@@ -116,7 +116,7 @@ def parameters(address: ServerAddress) -> dict[str, str]:
     }
 
 
-def _connect(address: ServerAddress, *, writes: bool) -> psycopg.Connection[Row]:
+def _connect(address: ServerAddress, *, writes: bool) -> Link:
     given: dict[str, Any] = {
         "application_name": (address.program or "atom-sync")[:_LONGEST_NAME],
         "connect_timeout": _CONNECT_SECONDS,
@@ -130,9 +130,7 @@ def _connect(address: ServerAddress, *, writes: bool) -> psycopg.Connection[Row]
         given["password"] = address.password
     if writes and "," in address.host:
         given["target_session_attrs"] = "read-write"
-    connection = psycopg.Connection[Row].connect(
-        autocommit=True, cursor_factory=BinaryCursor, row_factory=row_factory, **given
-    )
+    connection = Link.connect(autocommit=True, cursor_factory=BinaryCursor, row_factory=row_factory, **given)
     register(connection)
     return connection
 
@@ -157,7 +155,7 @@ def settings(address: ServerAddress, busy_timeout_seconds: float, version: int) 
         "TimeZone": "UTC",
         "jit": "off",  # our queries are short: compiling one takes longer than it runs
         "lock_timeout": f"{max(1, round(busy_timeout_seconds * 1000))}ms",
-        "statement_timeout": f"{_STATEMENT_SECONDS}s",
+        "statement_timeout": f"{STATEMENT_SECONDS}s",
         "idle_in_transaction_session_timeout": f"{_PAUSED_SECONDS}s",
         "idle_session_timeout": "0",  # a run would lose its lock
         **({"transaction_timeout": "0"} if version >= _WITH_TRANSACTION_TIMEOUT else {}),

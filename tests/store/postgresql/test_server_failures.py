@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import wait_until
+from link_support import StuckLink
 from server_support import opened
 
 from atom_saas_sync.core.server_address import ServerAddress, read_server_address
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseBusy, DatabaseError
-from atom_saas_sync.store.postgresql import require_driver, session, suggestions
+from atom_saas_sync.store.postgresql import link, require_driver, session, suggestions
 from atom_saas_sync.store.postgresql.connection import Connection
 from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.failures import explained, unconnected
@@ -196,6 +198,39 @@ def test_a_connection_cut_off_by_a_server_that_starts_again_is_retried() -> None
         with pytest.raises(DatabaseError, match="the connection was refused"):
             session.connect(address, writes=True, patience_seconds=1, sleep=pause)
         assert len(pauses) > 3
+
+
+def test_a_link_that_forwards_nothing_more_counts_as_broken(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "LONGEST_SILENCE", 0.5)
+    with StuckLink(database_url) as proxy, opened(proxy.url) as database:
+
+        def writing() -> None:
+            with database.transaction() as connection:
+                connection.execute("INSERT INTO skill_due VALUES ('a')")
+                proxy.get_stuck()
+                connection.execute("INSERT INTO skill_due VALUES ('b')")
+
+        with pytest.raises(DatabaseError, match="the connection broke"):
+            writing()
+        with opened(database_url) as other:
+            other.connection.execute("SELECT pg_terminate_backend(%s, 5000)", (database.session.backend,))
+        # Between two transactions it connects again.
+        with database.transaction() as connection:
+            assert connection.execute("SELECT count(*) FROM skill_due").fetchone() == (0,)
+        for use in (database.reading, database.asking, lambda: database.pipelined("SELECT 1")):
+            proxy.get_stuck()
+            with pytest.raises(DatabaseError, match="broke") if use == database.asking else nullcontext(), use():
+                pass
+        proxy.get_stuck()
+        assert database.ask("SELECT 1") == [(1,)]
+
+
+def test_what_may_take_long_is_awaited_in_silence(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "LONGEST_SILENCE", 0.2)
+    with moving_in(db) as _:
+        db.connection.execute("SELECT pg_sleep(0.6)")
+    with pytest.raises(DatabaseError, match="broke"):
+        db.ask("SELECT pg_sleep(0.6)")
 
 
 def test_a_completion_waits_for_a_connection_for_a_short_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
 import sqlite3
 import threading
@@ -17,11 +19,13 @@ import pytest
 from conftest import Machine, wait_until
 from watch_support import (
     PATIENCE,
+    STOP_PATIENCE,
     counter,
     deaf_flood,
     messages,
     stop,
     text_frame,
+    told,
     wait_for_catch_up,
     wait_for_state,
     watching,
@@ -36,6 +40,7 @@ from atom_saas_sync.model import RunReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.watch.edges import Connection
+from atom_saas_sync.usecases.watch.writer import Writer
 
 
 @pytest.fixture
@@ -403,6 +408,32 @@ def test_a_disk_that_hangs_ends_the_signs_of_life_but_a_slow_one_does_not(machin
         wait_until(lambda: systemd.signs > before)
 
 
+def test_a_write_that_hangs_after_waiting_for_its_turn_counts() -> None:
+    clock = JumpingClock()
+    writer = Writer(clock)
+    first, begun, second = threading.Event(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        second.wait(PATIENCE)
+
+    async def both() -> float:
+        writing = [asyncio.create_task(writer.write(each)) for each in (first.wait, hang)]
+        await asyncio.sleep(0)  # both are in the queue
+        first.set()
+        await writing[0]
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        clock.added += 61
+        seconds = writer.busy_seconds
+        second.set()
+        await writing[1]
+        return seconds
+
+    assert asyncio.run(both()) > 60
+    assert writer.busy_seconds == 0
+    writer.close()
+
+
 def test_the_loop_does_not_wait_for_the_disk(machine: Machine, sandbox: Sandbox) -> None:
     with watch_in_thread(machine, JumpingClock()) as running:
         wait_until(lambda: running.polls and not machine.sql("SELECT 1 FROM sync_run WHERE finished_at IS NULL"))
@@ -573,6 +604,56 @@ def test_it_stops_in_time_while_another_program_keeps_the_database(machine: Mach
     assert "1 message could not be written; the next start fetches what was in them" in logged
     with watching(machine):
         assert machine.cached() == machine.listed()
+
+
+def test_it_stores_its_stop_as_soon_as_another_program_has_written(machine: Machine) -> None:
+    with watching(machine) as process:
+        with machine.database.writing():
+            process.send_signal(signal.SIGTERM)
+            threading.Event().wait(2.5)  # what the other program takes; more than two attempts
+        _, logged = process.communicate(timeout=STOP_PATIENCE)
+    assert process.returncode == 0, logged
+    assert websocket_state(machine)["stopped_at"] is not None, logged
+
+
+UNREAD = """
+import os
+os.set_blocking(2, False)
+try:
+    while True:
+        os.write(2, b"x")
+except BlockingIOError:
+    os.set_blocking(2, True)
+"""
+
+
+def test_it_stops_in_time_when_its_log_is_not_read(machine: Machine, sandbox: Sandbox) -> None:
+    assert machine.command("sync", "skills").returncode == 0
+    with machine.started("watch", first=UNREAD) as process:
+        told(sandbox)  # and says so, which makes it wait for the reader
+        wait_until(lambda: websocket_state(machine)["pid"] == process.pid)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(STOP_PATIENCE) == 143
+    assert websocket_state(machine)["stopped_at"] is None
+
+
+@pytest.mark.postgresql
+def test_it_stops_in_time_when_the_server_is_frozen(machine: Machine) -> None:
+    frozen: list[int] = []
+    here = "application_name = 'atom-sync/watch' AND datname = current_database()"
+    with watching(machine) as process:
+        try:
+            for (pid,) in machine.sql(f"SELECT pid FROM pg_stat_activity WHERE {here}"):
+                os.kill(pid, signal.SIGSTOP)
+                frozen.append(pid)
+            process.send_signal(signal.SIGTERM)
+            _, logged = process.communicate(timeout=STOP_PATIENCE)
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+    assert frozen
+    assert process.returncode == 143, logged
+    assert "could not store that `watch` was stopped, so it will seem killed: the database did not answer" in logged
 
 
 def test_it_stops_in_time_when_the_other_side_is_deaf(machine: Machine, sandbox: Sandbox) -> None:

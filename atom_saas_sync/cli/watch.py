@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.cli.output import note
+from atom_saas_sync.cli.watch_end import TimelyEnd
 from atom_saas_sync.cli.watch_gate import GateWork
 from atom_saas_sync.errors import AtomSyncError, ConfigError
 
@@ -173,9 +174,11 @@ class _Service:
             jobs=self._periodic_jobs(),
             gate=self._gate,
         )
-        loop = asyncio.get_running_loop()
+        loop, end = asyncio.get_running_loop(), TimelyEnd()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, service.stop)
+            # The loop notices the signal by itself; this handler is called even while the loop hangs.
+            signal.signal(number, end.begin)
         reading = asyncio.Lock()  # one after the other, so that the last request wins
         tasks: set[asyncio.Task[None]] = set()
 
@@ -189,6 +192,7 @@ class _Service:
 
         loop.add_signal_handler(signal.SIGHUP, told_to_reload)
         await service.run()
+        end.done()
 
     async def _open_link(self, on_frame: Callable[[], None]) -> WebSocketConnection:
         import asyncio

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +16,7 @@ from conftest import Machine, wait_until
 from web_support import ADMIN_TOKEN, Served, served, serving_a_full_cache
 
 from atom_saas_sync.sandbox import Sandbox
+from atom_saas_sync.web.jobs import Jobs
 
 ROUTES = [
     ("GET", "status"),
@@ -339,3 +345,21 @@ def test_expired_entries_are_removed(machine: Machine, server: Served) -> None:
     machine.sql("UPDATE skill_cache SET expires_at = '2020-01-01T00:00:00Z' WHERE id = 1")
     answer = server.admin("DELETE", "cache/expired").json()
     assert (answer["success"], answer["skills_removed"]) == (True, 1)
+
+
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+def test_syncs_that_do_not_end_are_killed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(pid: int, _since: datetime) -> int | None:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+        (ignored,) = (int(line.split()[1], 16) for line in lines if line.startswith("SigIgn:"))
+        return pid if ignored >> signal.SIGTERM - 1 & 1 else None
+
+    monkeypatch.setattr("atom_saas_sync.web.jobs.STOP_SECONDS", 2.0)
+    jobs = Jobs([sys.executable, "-c", STUBBORN], find, lambda: datetime.now(UTC))
+    for _ in range(5):
+        jobs.start("skills")
+    began = time.monotonic()
+    jobs.stop()
+    assert time.monotonic() - began < 7, "2 s for each"

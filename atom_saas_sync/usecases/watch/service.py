@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from atom_saas_sync.core.connection import ConnectionRules, ConnectionState
-from atom_saas_sync.errors import DatabaseError
+from atom_saas_sync.errors import DatabaseBusy, DatabaseError
 from atom_saas_sync.model import ConnectionSwitch, ReportedConnection, RunReport, Strategy
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.watch.applying import Applying
@@ -35,8 +35,13 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 3.5
 """Together with a last attempt to write and the end of the process, less than five seconds."""
 
+LAST_ATTEMPT_SECONDS = 1.0
+"""How long an attempt to write lasts that begins just before; the store waits as long for other writers."""
+
 STATE_SECONDS = 1.0
 """The part reserved for storing the state: a `watch` that did not record its stop counts as killed."""
+
+_RETRY_SECONDS = 0.05
 
 
 class WatchSettings(Struct, frozen=True):
@@ -172,10 +177,9 @@ class Watch:
         await self._connection.close()
         await self._applying.finish(deadline - STATE_SECONDS - self._clock.monotonic())
         try:
-            async with asyncio.timeout(max(STATE_SECONDS, deadline - self._clock.monotonic())):
+            async with asyncio.timeout(max(STATE_SECONDS, deadline + LAST_ATTEMPT_SECONDS - self._clock.monotonic())):
                 await self._report.store()
-                await self._jobs.withdraw()
-                await self._writer.write(self._store.end, "stopped", self._clock.now())
+                await self._store_end(deadline)
         except (TimeoutError, DatabaseError) as error:
             reason = error.message if isinstance(error, DatabaseError) else "the database did not answer in time"
             log.error("could not store that `watch` was stopped, so it will seem killed: %s", reason)  # noqa: TRY400 - the message says it all
@@ -184,6 +188,17 @@ class Watch:
         while self._runs.at_work and self._clock.monotonic() < deadline:  # noqa: ASYNC110 - threads
             await asyncio.sleep(0.02)
         self._writer.close()
+
+    async def _store_end(self, deadline: float) -> None:
+        """Store that it was stopped; while another program has the database locked, try again until `deadline`."""
+        while True:
+            try:
+                await self._jobs.withdraw()
+                return await self._writer.write(self._store.end, "stopped", self._clock.now())
+            except DatabaseBusy:
+                if self._clock.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(_RETRY_SECONDS)
 
     # Set here, because the inbox and the report are created before the connection.
 

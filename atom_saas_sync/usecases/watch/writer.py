@@ -29,15 +29,12 @@ class Writer:
     @property
     def busy_seconds(self) -> float:
         """Return for how long the current call has been running; 0.0 if there is none."""
-        return 0.0 if self._busy_since is None else self._clock.monotonic() - self._busy_since
+        since = self._busy_since
+        return 0.0 if since is None else self._clock.monotonic() - since
 
     async def write(self, verb: Callable[..., Result], *arguments: object) -> Result:
         """Call `verb` in the thread and return its result. Raises what `verb` raises."""
-        self._busy_since = self._clock.monotonic()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, partial(verb, *arguments))
-        finally:
-            self._busy_since = None
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(self._call, verb, arguments))
 
     async def write_patiently(self, verb: Callable[..., Result], *arguments: object) -> Result:
         """Write, retrying while another program has the database locked. Raises DatabaseError after a time limit."""
@@ -53,6 +50,14 @@ class Writer:
                 if waited > _BUSY_UNTOLD_SECONDS or not isinstance(error, DatabaseBusy):
                     log.error("%s; trying again", error.message)  # noqa: TRY400 - the message says it all
                 await asyncio.sleep(_RETRY_SECONDS)
+
+    def _call(self, verb: Callable[..., Result], arguments: tuple[object, ...]) -> Result:
+        # Noted in the thread: calls that wait for their turn are not the one that may hang.
+        self._busy_since = self._clock.monotonic()
+        try:
+            return verb(*arguments)
+        finally:
+            self._busy_since = None
 
     def close(self) -> None:
         """Wait for the current call and drop queued ones; the store may be closed afterwards."""

@@ -34,12 +34,13 @@ from watch_support import (
 from watch_thread import JumpingClock, Nobody, watch_in_thread
 
 from atom_saas_sync.core.incoming.messages import Malformed, Message, parse_frame
-from atom_saas_sync.errors import ConfigError, WebSocketClosed
+from atom_saas_sync.errors import ConfigError, DatabaseBusy, WebSocketClosed
 from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.watch.edges import Connection
+from atom_saas_sync.usecases.watch.jobs import Job
 from atom_saas_sync.usecases.watch.writer import Writer
 
 
@@ -498,11 +499,14 @@ class Flood:
 
 def test_a_flood_of_tiny_frames_does_not_delay_the_end(machine: Machine) -> None:
     flood = Flood(lambda: asyncio.get_running_loop().call_soon(running.service.stop))
+    is_known = threading.Event()
 
     async def connect(_on_frame: Callable[[], None]) -> Connection:
+        await asyncio.to_thread(is_known.wait, PATIENCE)
         return flood
 
     with watch_in_thread(machine, JumpingClock(), connect=connect) as running:
+        is_known.set()
         running.thread.join(PATIENCE)
     assert running.bug is None
     assert 0 < flood.frames < 1000
@@ -685,6 +689,39 @@ def test_no_writes_follow_a_stop(machine: Machine, sandbox: Sandbox, monkeypatch
         release.set()
     assert still_running
     assert running.bug is None
+
+
+@pytest.mark.parametrize("verb", ["stopped", "last_started"])
+def test_polls_and_jobs_wait_for_a_table_that_is_locked(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    with machine.store() as store:
+        stored = type(store.schedule())
+    read, asked, has_run = getattr(stored, verb), [], threading.Event()
+
+    def read_later(*arguments: object) -> object:
+        asked.append(verb)
+        if len(asked) == 1:
+            raise DatabaseBusy("locked for longer than 1 s")
+        return read(*arguments)
+
+    monkeypatch.setattr(stored, verb, read_later)
+    job = Job("of-the-test", "Job", "ratings", 1, has_run.set)
+    with watch_in_thread(machine, JumpingClock(), jobs=[job]) as running:
+        wait_until(lambda: (has_run.is_set() and running.polls) or running.bug, PATIENCE)
+    assert running.bug is None
+
+
+@pytest.mark.postgresql
+def test_a_table_that_is_locked_for_seconds_does_not_end_it(machine: Machine) -> None:
+    with machine.started("watch", ATOM_SAAS_WS_ENABLED="false") as process:
+        wait_for_catch_up(machine)
+        with machine.database.transaction() as execute:
+            execute("LOCK TABLE sync_run IN ACCESS EXCLUSIVE MODE")  # as VACUUM FULL does
+            threading.Event().wait(3.0)  # as long as it takes
+        wait_for_state(machine, pid=process.pid)
+        logged = stop(process)
+    assert "locked" not in logged
 
 
 def test_an_error_of_one_service_ends_all_and_is_raised_unchanged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.watch.edges import Connection
+from atom_saas_sync.usecases.watch.jobs import Job
 from atom_saas_sync.usecases.watch.service import Watch, WatchSettings
 
 
@@ -86,6 +87,7 @@ def watch_in_thread(
     connect: Connect | None = None,
     poll: Callable[[], RunReport | None] | None = None,
     supervisor: Nobody | None = None,
+    jobs: Sequence[Job] = (),
 ) -> Iterator[Running]:
     """Run the service in a thread during the block, unless it ends before."""
 
@@ -115,6 +117,7 @@ def watch_in_thread(
             supervisor=supervisor or Nobody(),
             clock=clock,
             jitter=lambda: 0.5,
+            jobs=jobs,
         )
         running = Running(service)
         running.thread = thread = threading.Thread(target=running)

@@ -34,7 +34,10 @@ class Job(Struct, frozen=True):
 
 
 class PeriodicJobs:
-    """Runs the jobs, and stores when each runs next. `jitter` returns numbers from 0 to 1."""
+    """Runs the jobs, and stores when each runs next. `jitter` returns numbers from 0 to 1.
+
+    `ask` reads from the store, and waits while another program has its tables locked.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class PeriodicJobs:
         *,
         schedule: JobStore,
         write: Write,
+        ask: Write,
         runs: BackgroundRuns,
         clock: Clock,
         jitter: Callable[[], float],
@@ -49,6 +53,7 @@ class PeriodicJobs:
         self._jobs = jobs
         self._schedule = schedule
         self._write = write
+        self._ask = ask
         self._runs = runs
         self._clock = clock
         self._jitter = jitter
@@ -84,7 +89,7 @@ class PeriodicJobs:
         now = self._clock.now()
         planned: dict[str, datetime] = {}
         for job in self._jobs:
-            last = await self._write(self._schedule.last_started, job.kind)
+            last = await self._ask(self._schedule.last_started, job.kind)
             planned[job.id] = first_run(last, timedelta(minutes=job.minutes), now, self._jitter())
         await self._write_plan(planned)
         return planned
@@ -97,7 +102,7 @@ class PeriodicJobs:
                 if planned[job.id] > (latest := self._clock.now() + interval + spread(interval)):
                     planned[job.id] = latest
                     await self._write_plan(planned)
-            if not await self._write(self._schedule.stopped):
+            if not await self._ask(self._schedule.stopped):
                 await self._runs.run(job.run)
             else:
                 log.info("%s: the emergency stop is on (`atom-sync jobs start` ends it): nothing done", job.name)

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 class Polling:
     """Polls on request, and whenever `interval` has passed; None if polling is not needed or left to other processes.
 
-    `poll` makes one run in the calling thread; it returns None if it was stopped or could not get the lock.
+    `poll` makes one run in the calling thread; it returns None if it was stopped or could not get the lock. `ask` reads
+    from the store, and waits while another program has its tables locked.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Polling:
         interval: Callable[[], timedelta | None],
         store: StateStore,
         schedule: JobStore,
-        write: Write,
+        ask: Write,
         runs: BackgroundRuns,
         clock: Clock,
     ) -> None:
@@ -44,7 +45,7 @@ class Polling:
         self._interval = interval
         self._store = store
         self._schedule = schedule
-        self._write = write
+        self._ask = ask
         self._runs = runs
         self._clock = clock
         self._asked = asyncio.Event()
@@ -62,7 +63,7 @@ class Polling:
             wanted = self._asked.is_set()
             if not wanted and not await self._is_due():
                 continue
-            if await self._write(self._schedule.stopped):
+            if await self._ask(self._schedule.stopped):
                 await asyncio.sleep(_LOOK_SECONDS)  # the emergency stop: a request waits until it ends
                 continue
             self._asked.clear()
@@ -80,4 +81,4 @@ class Polling:
         interval = self._interval()
         if interval is None:
             return False
-        return poll_is_due(await self._write(self._store.last_poll), interval, self._clock.now())
+        return poll_is_due(await self._ask(self._store.last_poll), interval, self._clock.now())

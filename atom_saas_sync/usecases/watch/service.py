@@ -98,9 +98,10 @@ class Watch:
             found=self._obey,
         )
         self._runs = runs = BackgroundRuns(report.internal_error)
-        self._jobs = PeriodicJobs(jobs, schedule=schedule, write=write, runs=runs, clock=clock, jitter=jitter)
+        ask = writer.write_patiently
+        self._jobs = PeriodicJobs(jobs, schedule=schedule, write=write, ask=ask, runs=runs, clock=clock, jitter=jitter)
         self._polling = Polling(
-            poll, interval=self._poll_interval, store=store, schedule=schedule, write=write, runs=runs, clock=clock
+            poll, interval=self._poll_interval, store=store, schedule=schedule, ask=ask, runs=runs, clock=clock
         )
         backlog = Backlog()
         inbox = Inbox(backlog, report=report, heard=self._heard, fetch=self._polling.ask)

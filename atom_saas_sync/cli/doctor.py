@@ -118,19 +118,16 @@ def _now() -> datetime:
 
 
 def _take_request(settings: Settings) -> float:
-    """Take a request from the shared budget, unless the database is missing, damaged or outdated."""
+    """Take a request from the shared budget, unless the database is missing, damaged, outdated or a standby."""
     from atom_saas_sync.cli.session import budget_of
 
     try:
         if _Store(settings).read().migrations_pending:
             return 0.0
+        with budget_of(settings) as budget:
+            return budget.take(_now())
     except (ConfigError, DatabaseError):
         return 0.0  # a finding of its own
-    with budget_of(settings) as budget:
-        try:
-            return budget.take(_now())
-        except DatabaseError:
-            return 0.0  # likewise
 
 
 class _Store:

@@ -27,6 +27,7 @@ from atom_saas_sync.store.postgresql.session import (
     connect,
     located,
     refuse_transaction_pooling,
+    require_writable,
     settings,
 )
 
@@ -34,14 +35,18 @@ from atom_saas_sync.store.postgresql.session import (
 class Connection:
     """One connection to the server; threads may share it if they take turns."""
 
-    def __init__(self, address: ServerAddress, *, busy_timeout_seconds: float, writes: bool = True) -> None:
+    def __init__(
+        self, address: ServerAddress, *, busy_timeout_seconds: float, writes: bool = True, perhaps: bool = False
+    ) -> None:
         """Connect. Raises ConfigError or DatabaseError.
 
-        Readers fail at once if the server is overloaded; writers retry for the busy timeout.
+        Readers fail at once if the server is overloaded; writers retry for the busy timeout. With `perhaps`, a server
+        that cannot be written to is only refused by the first write.
         """
         self.address = located(address)
         self.busy_timeout_seconds = busy_timeout_seconds
         self.writes = writes
+        self._perhaps = perhaps
         self.held: dict[str, int] = {}
         """The run locks that this connection holds, with their tokens (lock.py)."""
         self.notifications = Notifications()
@@ -218,10 +223,13 @@ class Connection:
 
     def _connected(self) -> tuple[Link, Session]:
         patience = self.busy_timeout_seconds if self.writes else 0
-        connection = connect(self.address, writes=self.writes, patience_seconds=patience)
+        connection = connect(self.address, writes=self.writes, patience_seconds=patience, perhaps=self._perhaps)
         try:
             session = begin_session(
-                connection, self.address, busy_timeout_seconds=self.busy_timeout_seconds, writes=self.writes
+                connection,
+                self.address,
+                busy_timeout_seconds=self.busy_timeout_seconds,
+                writes=self.writes and not self._perhaps,
             )
         except BaseException:
             connection.close()
@@ -241,6 +249,8 @@ class Connection:
 
     def _begin(self, *, durable: bool, bulk: bool, wait_seconds: float | None, question: str = "") -> list[Row]:
         """Begin a write transaction in one round trip; return the rows of `question`."""
+        if self._perhaps:
+            require_writable(self.session, self.address)
         lock = f"SELECT pg_advisory_xact_lock({advisory_class(self.schema)}, {advisory_key('write')})"
         # On other levels, the snapshot is from before the wait for the lock, without what others wrote meanwhile.
         begin = f"BEGIN ISOLATION LEVEL READ COMMITTED{self._set_up}"

@@ -28,12 +28,14 @@ class Database(Connection):
 
         With `migrate`, any other database must be up to date (`db upgrade`); without, any version is accepted. With
         `read_only`, nothing is created or written, and a standby is accepted. Without `create`, nothing is created, but
-        the database may be written to. With `adopt` (default: as `create`), tables of the Atom backend are shared from
-        then on.
+        the database may be written to; a standby is refused only then. With `adopt` (default: as `create`), tables of
+        the Atom backend are shared from then on.
 
         Raises ConfigError for an unsuitable server or account, and DatabaseError.
         """
-        database = cls(address, busy_timeout_seconds=busy_timeout_seconds, writes=not read_only)
+        database = cls(
+            address, busy_timeout_seconds=busy_timeout_seconds, writes=not read_only, perhaps=not (read_only or create)
+        )
         try:
             if migrate and not read_only:
                 migrations.prepare(database, create=create, adopt=create if adopt is None else adopt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import random
@@ -72,9 +73,12 @@ def connect(
     *,
     writes: bool,
     patience_seconds: float,
+    perhaps: bool = False,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Link:
     """Connect; while the server is overloaded, retry for that long with random pauses.
+
+    Of several servers, `writes` takes one that accepts writes, and `perhaps` another one if there is none.
 
     Raises ConfigError or DatabaseError.
     """
@@ -84,6 +88,9 @@ def connect(
         try:
             return _connect(address, writes=writes)
         except psycopg.Error as error:
+            if perhaps and "," in address.host:
+                with suppress(psycopg.Error):
+                    return _connect(address, writes=False)
             failure = unconnected(error, address)
             if not is_overload(failure) or time.monotonic() >= end:
                 raise failure from error
@@ -205,20 +212,25 @@ def begin_session(
         connection.prepare_threshold = None
     _require_server(session, address)
     if writes:
-        if session.is_standby:
-            raise DatabaseError(
-                f"cannot write to the database {address}: it is a standby, which only reads",
-                hint="name the primary server in ATOM_SAAS_DATABASE_URL; commands that only read work here",
-            )
-        if session.only_reads:
-            raise DatabaseError(
-                f"cannot write to the database {address}: its administrator lets sessions only read "
-                "(default_transaction_read_only)",
-                hint="find out why; then ALTER ROLE … RESET default_transaction_read_only, or ALTER DATABASE …; "
-                "commands that only read work meanwhile",
-            )
-        _compare_clocks(session.clock_ahead, address)
+        require_writable(session, address)
     return session
+
+
+def require_writable(session: Session, address: ServerAddress) -> None:
+    """Refuse a server that cannot be written to, or whose clock is too different. Raises DatabaseError."""
+    if session.is_standby:
+        raise DatabaseError(
+            f"cannot write to the database {address}: it is a standby, which only reads",
+            hint="name the primary server in ATOM_SAAS_DATABASE_URL; commands that only read work here",
+        )
+    if session.only_reads:
+        raise DatabaseError(
+            f"cannot write to the database {address}: its administrator lets sessions only read "
+            "(default_transaction_read_only)",
+            hint="find out why; then ALTER ROLE … RESET default_transaction_read_only, or ALTER DATABASE …; "
+            "commands that only read work meanwhile",
+        )
+    _compare_clocks(session.clock_ahead, address)
 
 
 def _require_server(session: Session, address: ServerAddress) -> None:

@@ -90,3 +90,54 @@ def test_two_runs_of_a_kind_do_not_meet(commands: Commands, machine: Machine, po
         wait_until(lambda: commands.json("skills", "show", skill_id)["skill"]["name"] == "By message")
         first.terminate()
         assert first.wait(timeout=60) == 0
+
+
+READING = (
+    ("status",),
+    ("skills", "list"),
+    ("skills", "show", "ID"),
+    ("skills", "search", "a"),
+    ("skills", "log", "ID"),
+    ("skills", "diff", "ID"),
+    ("skills", "verify"),
+    ("updates", "list"),
+    ("pins", "list"),
+    ("revocations", "list"),
+    ("quarantine", "list"),
+    ("policy", "explain", "ID"),
+    ("lock", "write"),
+    ("conflicts", "list"),
+    ("ratings", "list"),
+    ("ratings", "failed"),
+    ("runs", "list"),
+    ("runs", "show", "1"),
+    ("jobs",),
+    ("cache", "stats"),
+    ("metrics",),
+    ("budget", "show"),
+    ("db", "current"),
+    ("db", "history"),
+    ("db", "check"),
+    ("config", "show"),
+)
+
+
+def test_where_nothing_can_be_written_all_that_reads_works(machine: Machine, database_url: str) -> None:
+    """As on a standby: sessions of this role only read."""
+    Commands(machine, database_url).text("sync", "skills")
+    skill_id = machine.sandbox.skill_ids()[0]
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("CREATE ROLE onlooker LOGIN SUPERUSER")
+        owner.execute("ALTER ROLE onlooker SET default_transaction_read_only = on")
+        try:
+            (first,) = owner.execute("SELECT min(id) FROM atom_sync.sync_run").fetchall()[0]
+            commands = Commands(machine, database_url.replace("atom@", "onlooker@"))
+            for words in READING:
+                commands.text(*(str({"ID": skill_id, "1": first}.get(word, word)) for word in words))
+            for written in ("sync skills", f"skills edit {skill_id} --set description=x", "jobs stop"):
+                assert "lets sessions only read" in commands.text(*written.split(), exit_code=74)
+            findings = {each["check"]: each for each in commands.json("doctor", exit_code=1)["findings"]}
+            assert findings["standby"]["verdict"] == "problem"
+            assert "database" not in {name for name, each in findings.items() if each["verdict"] == "problem"}
+        finally:
+            owner.execute("DROP ROLE onlooker")

@@ -364,6 +364,13 @@ def test_sessions_that_only_read_are_no_standby(role: Callable[[Mapping[str, str
     assert error.value.exit_code == 74
     with opened(url, read_only=True) as reader, reader.reading() as connection:
         assert connection.execute("SELECT count(*) FROM skill_cache").fetchone() == (0,)
+    # What may only read is refused once it writes; of several servers it takes any.
+    for each in (url, url.replace("?host=", "?host=/nowhere,"), f"{url},/nowhere"):
+        with Database.open(read_server_address(each), create=False) as perhaps:
+            with perhaps.reading() as connection:
+                assert connection.execute("SELECT count(*) FROM skill_cache").fetchone() == (0,)
+            with pytest.raises(DatabaseError, match="its administrator lets sessions only read"), perhaps.transaction():
+                pass
 
 
 def test_row_level_security_hides_nothing_unnoticed(

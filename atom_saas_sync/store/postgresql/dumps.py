@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,8 @@ from typing import NamedTuple
 from psycopg.conninfo import make_conninfo
 
 from atom_saas_sync.core.server_address import ServerAddress
-from atom_saas_sync.errors import ConfigError, DatabaseError
+from atom_saas_sync.errors import ConfigError, DatabaseBusy, DatabaseError
+from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
 from atom_saas_sync.store.postgresql.session import located, parameters
 
 _VERSION = re.compile(r"\) (\d+)")
@@ -25,6 +29,7 @@ _SETVAL = re.compile(
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _LETTERS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v"}
 _LAST = b"\\.\n"
+_LOCKING = "LOCK TABLE"  # the statement that failed, whatever the server's language
 
 
 class Rows(NamedTuple):
@@ -62,10 +67,15 @@ def require_program(name: str, *, server: int = 0) -> str:
 
 
 def dump(program: str, address: ServerAddress, target: Path) -> None:
-    """Run `pg_dump` to write a snapshot of our schema to a file. Raises DatabaseError."""
+    """Run `pg_dump` to write a snapshot of our schema to a file.
+
+    Raises DatabaseBusy while another program has a table locked, and DatabaseError.
+    """
     with _password_file(address.password) as passfile:
         conninfo = make_conninfo(**parameters(located(address)) | ({"passfile": passfile} if passfile else {}))
-        arguments = ["--format=custom", f"--schema={address.schema}", "--no-owner", f"--file={target}", conninfo]
+        patience = f"--lock-wait-timeout={round(BUSY_TIMEOUT_SECONDS * 1000)}"  # without it, it waits for ever
+        shape = ["--format=custom", f"--schema={address.schema}", "--no-owner"]
+        arguments = [*shape, patience, f"--file={target}", conninfo]
         _run([program, *arguments], f"the database {address} could not be copied")
 
 
@@ -105,9 +115,28 @@ def values(line: bytes) -> list[str | None]:
 
 
 def _run(command: list[str], what: str) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+    with _raising_at_sigterm():
+        result = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+    if result.returncode and _LOCKING in result.stderr:
+        raise DatabaseBusy(
+            f"{what}: another program has locked a table for longer than {BUSY_TIMEOUT_SECONDS:g} s",
+            hint="pg_stat_activity names it; run again when it is done",
+        )
     if result.returncode:
         raise _failure(what, result.stderr)
+
+
+@contextmanager
+def _raising_at_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit during the block: a child would outlive a process that the signal ends."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _failure(what: str, said: str) -> DatabaseError:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from conftest import Machine, wait_until
 from postgres_support import binaries
 from server_support import NOON, nothing
 
 from atom_saas_sync.core.server_address import read_server_address
-from atom_saas_sync.errors import ConfigError, DatabaseError, UsageError
+from atom_saas_sync.errors import ConfigError, DatabaseBusy, DatabaseError, UsageError
 from atom_saas_sync.store.postgresql import dumps, schema
 from atom_saas_sync.store.postgresql.copies import Copies
 from atom_saas_sync.store.postgresql.database import Database
@@ -120,6 +123,48 @@ def test_invalid_targets(copies: Copies, database_url: str, tmp_path: Path) -> N
         Copies(address).back_up_and_tidy(keep=None, now=NOW)
     with pytest.raises(DatabaseError, match="there is no file"):
         copies.read_backup(tmp_path / "nowhere")
+
+
+def test_a_backup_waits_for_a_locked_table_only_for_a_while(
+    copies: Copies, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dumps, "BUSY_TIMEOUT_SECONDS", 0.5)
+    with db.transaction() as connection:
+        connection.execute("LOCK TABLE skill_cache IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(DatabaseBusy, match=r"another program has locked a table for longer than 0\.5 s"):
+            copies.back_up(tmp_path / "backup.dump", force=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_that_is_stopped_leaves_no_program_and_no_file_behind(
+    machine: Machine, copies: Copies, db: Database, database_url: str
+) -> None:
+    def pids() -> list[int]:
+        return [int(each) for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+    def name(pid: int) -> str:
+        with suppress(OSError):
+            return Path(f"/proc/{pid}/comm").read_text().strip()
+        return ""
+
+    before = files(machine)
+    variables = {"ATOM_SAAS_DATABASE_URL": database_url, "PATH": f"{binaries()}:/usr/bin:/bin"}
+    with db.transaction() as connection:
+        connection.execute("LOCK TABLE skill_cache IN ACCESS EXCLUSIVE MODE")
+        with machine.started("db", "backup", "stopped.dump", **variables) as process:
+            waits = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'skill_cache'::regclass"
+            wait_until(lambda: connection.execute(waits).fetchall())
+            (pid,) = pids()
+            assert name(pid) == "pg_dump"
+            assert files(machine) != before
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 143
+    assert name(pid) != "pg_dump"
+    assert files(machine) == before
+
+
+def files(machine: Machine) -> set[Path]:
+    return set(machine.directory.iterdir())
 
 
 @pytest.fixture

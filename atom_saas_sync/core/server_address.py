@@ -82,6 +82,11 @@ class ServerAddress:
         return self.shown
 
 
+def quoted(name: str) -> str:
+    """Return a name of a role, schema or database as SQL writes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def is_server_url(text: str) -> bool:
     """Tell whether a text is meant as the URL of a PostgreSQL server, right or wrong."""
     return _MEANT.match(text) is not None

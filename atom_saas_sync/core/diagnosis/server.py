@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from atom_saas_sync.core.diagnosis.findings import DoctorFinding
 from atom_saas_sync.core.health import duration
+from atom_saas_sync.core.server_address import quoted
 from atom_saas_sync.model.server import ServerFacts
 
 _NEWEST_TESTED = 18
@@ -35,7 +36,7 @@ def can_write(facts: ServerFacts) -> bool:
 
 def can_read(facts: ServerFacts) -> bool:
     """Tell whether our tables can be read; otherwise the finding about the rights says why not."""
-    return not any(privilege in {"USAGE", "SELECT"} for privilege, _ in facts.lacking)
+    return not any(privilege in {"USAGE", "SELECT", "EXECUTE"} for privilege, _ in facts.lacking)
 
 
 def _version(number: int) -> DoctorFinding:
@@ -148,6 +149,6 @@ def _grants(lacking: Sequence[tuple[str, str]], role: str, schema: str | None = 
         together.setdefault((", ".join(privileges), kind), []).append(object_name)
     for (privileges_listed, kind), names in together.items():
         if schema and kind == "TABLE" and len(names) > _TABLES_NAMED:
-            yield f'GRANT {privileges_listed} ON ALL TABLES IN SCHEMA {schema} TO "{role}";'
+            yield f"GRANT {privileges_listed} ON ALL TABLES IN SCHEMA {schema} TO {quoted(role)};"
         else:
-            yield f'GRANT {privileges_listed} ON {kind} {", ".join(names)} TO "{role}";'
+            yield f"GRANT {privileges_listed} ON {kind} {', '.join(names)} TO {quoted(role)};"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import psycopg
 
-from atom_saas_sync.core.server_address import SCHEMA, ServerAddress
+from atom_saas_sync.core.server_address import SCHEMA, ServerAddress, quoted
 from atom_saas_sync.errors import ConfigError
 from atom_saas_sync.model.server import ServerFacts
 from atom_saas_sync.store.postgresql import schema
@@ -26,6 +26,11 @@ _IN_SCHEMA = """
     WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind = 'r' AND c.relname = ANY(%s)
         AND (p.privilege = 'SELECT' OR c.relname <> %s) AND NOT has_table_privilege(c.oid, p.privilege)
     ORDER BY c.relname, p.place
+"""
+# Everybody may call functions, unless an administrator has changed the default privileges.
+_FUNCTIONS = """
+    SELECT FROM pg_proc WHERE pronamespace = to_regnamespace(%s) AND prorettype <> 'trigger'::regtype
+        AND NOT has_function_privilege(oid, 'EXECUTE') LIMIT 1
 """
 _AROUND = """
     SELECT to_regnamespace(%(schema)s) IS NOT NULL,
@@ -100,7 +105,7 @@ def _lacking(connection: psycopg.Connection[Row], address: ServerAddress) -> Ite
     is_there, may_use, may_create, is_filled, may_create_schema, may_create_views, database = row
     if not is_there:
         if not may_create_schema:
-            yield "CREATE", f'DATABASE "{database}"'
+            yield "CREATE", f"DATABASE {quoted(database)}"
     elif not may_use:
         yield "USAGE", f"SCHEMA {address.schema}"
     if not is_filled:
@@ -113,3 +118,5 @@ def _lacking(connection: psycopg.Connection[Row], address: ServerAddress) -> Ite
         _IN_SCHEMA, (address.schema, list(schema.expected_columns()), _MIGRATIONS)
     ):
         yield privilege, f"TABLE {address.schema}.{table}"
+    if connection.execute(_FUNCTIONS, (address.schema,)).fetchone() is not None:
+        yield "EXECUTE", f"ALL FUNCTIONS IN SCHEMA {address.schema}"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from atom_saas_sync.core.server_address import ServerAddress
+from atom_saas_sync.core.server_address import ServerAddress, quoted
 from atom_saas_sync.errors import AtomSyncError, ConfigError, DatabaseBusy, DatabaseError
 
 _LONGEST_REASON = 300
@@ -62,6 +62,8 @@ _CONNECTING = (
     ("password authentication failed", _Case(ConfigError, _SET_ONE, "it refuses this user's password")),
     ("no password supplied", _Case(ConfigError, _SET_ONE, "it asks for a password, and none is set")),
     ("authentication failed", _Case(ConfigError, _ACCESS)),
+    ("is not permitted to log in", _Case(ConfigError, _ACCESS)),
+    ("valid client certificate", _Case(ConfigError, _FILES)),
     ("no pg_hba.conf entry", _Case(ConfigError, _ACCESS)),
     ("pg_hba.conf rejects", _Case(ConfigError, _ACCESS)),
     ("too many clients", _Case(DatabaseBusy, _LOAD, "it has no connection left")),
@@ -73,6 +75,8 @@ _CONNECTING = (
     ("session is read-only", _Case(DatabaseError, _STANDBY, "it is a standby, which only reads")),
     ("hot standby mode", _Case(DatabaseError, _STANDBY, "it is a standby, which only reads")),
     ("Hot standby mode is disabled", _Case(DatabaseError, _STANDBY, "it is a standby that nobody may read")),
+    ("is not currently accepting connections", _Case(ConfigError, _ACCESS)),
+    ("invalid database", _Case(ConfigError, _ACCESS)),
     ("accepting connections", _Case(DatabaseBusy, _LOAD, "it is not accepting connections yet")),
     ("permission denied for database", _Case(ConfigError, _ACCESS)),
     ("does not exist", _Case(ConfigError, _ACCESS)),
@@ -189,17 +193,19 @@ def _role(address: ServerAddress) -> str:
 
 def _grant(error: psycopg.Error, address: ServerAddress) -> str:
     """Return the GRANT for a missing privilege, as far as the server names the object."""
-    role = f'"{address.user}"' if address.user else "ROLE"
+    role = quoted(address.user) if address.user else "ROLE"
     text = error.diag.message_primary or ""
     name = text.partition(" for ")[2].partition(" ")[2].strip()
     if found := _TO_BACKEND.search(error.diag.context or ""):
         return f"run as its owner: GRANT SELECT, INSERT, UPDATE, DELETE ON public.{found[1]} TO the owner of atom_sync;"
-    if "for schema" in text:
-        return f"run as its owner: GRANT USAGE, CREATE ON SCHEMA {name} TO {role};"
-    if "for database" in text:
-        return f'run as its owner: GRANT CREATE ON DATABASE "{name}" TO {role};'
-    if "for sequence" in text:
-        return f"run as its owner: GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {address.schema} TO {role};"
     if "must be owner" in text:
         return f"run this as the role that owns the schema {address.schema}"
-    return f"run as its owner: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {address.schema} TO {role};"
+    rights = {
+        "for schema": f"USAGE, CREATE ON SCHEMA {name}",
+        "for database": f"CREATE ON DATABASE {quoted(name)}",
+        "for sequence": f"USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {address.schema}",
+        "for function": f"EXECUTE ON ALL FUNCTIONS IN SCHEMA {address.schema}",
+        "": f"SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {address.schema}",
+    }
+    needed = next(right for object_name, right in rights.items() if object_name in text)
+    return f"run as its owner: GRANT {needed} TO {role};"

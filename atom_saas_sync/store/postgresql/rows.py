@@ -16,6 +16,8 @@ from psycopg.pq import Format
 from psycopg.types.array import ListBinaryDumper, ListDumper
 from psycopg.types.string import StrBinaryDumper, StrDumperUnknown
 
+from atom_saas_sync.errors import DatabaseError
+
 # Of an array in PostgreSQL's binary format: dimensions, whether it has NULLs, the elements' type, length, first index.
 _HEAD = Struct("!IIIII")
 _SIZE = Struct("!i")
@@ -32,7 +34,13 @@ class Row(tuple[Any, ...]):
     names: dict[str, int]
 
     def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - a tuple's and a mapping's in one
-        return tuple.__getitem__(self, self.names[key] if isinstance(key, str) else key)
+        try:
+            return tuple.__getitem__(self, self.names[key] if isinstance(key, str) else key)
+        except KeyError:
+            raise DatabaseError(
+                f"a table of the database has lost its column {key}",
+                hint="`atom-sync db check` compares the tables with what this version expects",
+            ) from None
 
     def keys(self) -> list[str]:
         """Return the names of the columns."""

@@ -136,6 +136,9 @@ def read_status(
             if getattr(error.__cause__, "sqlstate", None) not in _NOT_THERE:
                 raise
             answers, found = {}, migrations.applied(database)
+            migrations.refuse_newer(found, database)
+            if not migrations.missing(found):  # one of our tables has lost something
+                raise
         migrations.refuse_newer(found, database)
         revision = next(reversed(found), None)
         if migrations.missing(found):

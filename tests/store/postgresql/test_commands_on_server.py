@@ -141,3 +141,23 @@ def test_where_nothing_can_be_written_all_that_reads_works(machine: Machine, dat
             assert "database" not in {name for name, each in findings.items() if each["verdict"] == "problem"}
         finally:
             owner.execute("DROP ROLE onlooker")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "words"),
+    [
+        ("sync_run", "counts", "status"),
+        ("sync_run", "counts", "runs list"),
+        ("websocket_state", "connected", "status"),
+        ("gate_pin", "note", "pins list"),
+    ],
+)
+def test_a_column_that_somebody_has_dropped_is_named(
+    machine: Machine, own_url: str, table: str, column: str, words: str
+) -> None:
+    commands = Commands(machine, own_url)
+    commands.text("sync", "skills")
+    commands.text("pins", "add", machine.sandbox.skill_ids()[0])
+    with psycopg.connect(own_url, autocommit=True) as owner:
+        owner.execute(f"ALTER TABLE atom_sync.{table} DROP COLUMN {column} CASCADE".encode())
+    assert column in commands.text(*words.split(), exit_code=74)

@@ -10,10 +10,12 @@ import psycopg
 import pytest
 from conftest import Machine
 from msgspec.structs import replace
+from server_support import opened
 
 from atom_saas_sync.core.diagnosis.findings import DoctorFinding
 from atom_saas_sync.core.diagnosis.server import can_read, can_write, server
 from atom_saas_sync.core.server_address import read_server_address
+from atom_saas_sync.errors import DatabaseError
 from atom_saas_sync.model.server import ServerFacts
 from atom_saas_sync.store.postgresql import connection, session
 from atom_saas_sync.store.postgresql.engine import PostgreSQLEngine
@@ -61,6 +63,7 @@ def test_a_healthy_server_has_no_problems() -> None:
         ({"is_standby": True}, ("standby", "problem"), "standby", "primary"),
         ({"only_reads": True}, ("standby", "problem"), "sessions only read", "default_transaction_read_only"),
         ({"collation": ("2.36", "2.41")}, ("collation", "warning"), "2.36", "REFRESH COLLATION"),
+        ({"role": 'a"b', "lacking": (("SELECT", "TABLE t"),)}, ("rights", "problem"), "TABLE t", 'TO "a""b";'),
         (
             {"lacking": (("CREATE", 'DATABASE "site"'),)},
             ("rights", "problem"),
@@ -152,6 +155,32 @@ def test_the_grants_that_are_named_are_those_that_are_missing(database_url: str)
         finally:
             owner.execute("DROP OWNED BY examined")
             owner.execute("DROP ROLE examined")
+
+
+def test_a_role_that_may_call_no_function_is_told_the_grant(own_url: str) -> None:
+    with psycopg.connect(own_url, autocommit=True) as owner:
+        owner.execute("CREATE ROLE caller LOGIN")
+        try:
+            for change in (
+                "GRANT USAGE ON SCHEMA atom_sync TO caller",
+                "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA atom_sync TO caller",
+                "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA atom_sync FROM PUBLIC",
+            ):
+                owner.execute(change.encode())
+            as_caller = own_url.replace("atom@", "caller@")
+            grant = 'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA atom_sync TO "caller";'
+            facts = facts_of(as_caller)
+            (found,) = [each for each in server(facts) if each.verdict != "ok"]
+            assert found.hint == f"run as the owner: {grant}"
+            assert not can_read(facts)
+            with opened(as_caller) as database, pytest.raises(DatabaseError) as error:
+                database.ask("SELECT atom_sync_field('{}', 'name')")
+            assert error.value.hint == f"run as its owner: {grant}"
+            owner.execute(grant.encode())
+            assert facts_of(as_caller).lacking == ()
+        finally:
+            owner.execute("DROP OWNED BY caller")
+            owner.execute("DROP ROLE caller")
 
 
 def test_a_clock_and_a_pooler_are_seen(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -303,8 +303,8 @@ def _read(connection: psycopg.Connection[Row], name: str) -> dict[str, Applied]:
     return applied_of(connection.execute(sql.SQL(APPLIED).format(table)))
 
 
-def _text(moment: datetime) -> str:
-    return format_time(moment)
+def _text(moment: datetime | None) -> str:
+    return "unknown" if moment is None else format_time(moment)  # another program may have written infinity
 
 
 def refuse_newer(found: Mapping[str, Applied], db: Connection) -> None:

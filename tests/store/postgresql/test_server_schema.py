@@ -238,3 +238,10 @@ def test_a_missing_right_is_named_with_its_grant(db: Database, database_url: str
         finally:
             owner.execute("DROP OWNED BY worker")
             owner.execute("DROP ROLE worker")
+
+
+def test_a_migration_may_have_a_time_that_is_none(own_url: str) -> None:
+    with opened(own_url) as db:
+        db.connection.execute("UPDATE schema_migration SET applied_at = 'infinity'")
+    with opened(own_url) as db:
+        assert {at for _, at in migrations.history(db)} == {"unknown"}

@@ -194,10 +194,12 @@ def _role(address: ServerAddress) -> str:
 def _grant(error: psycopg.Error, address: ServerAddress) -> str:
     """Return the GRANT for a missing privilege, as far as the server names the object."""
     role = quoted(address.user) if address.user else "ROLE"
-    text = error.diag.message_primary or ""
+    text = error.diag.message_primary or str(error)
     name = text.partition(" for ")[2].partition(" ")[2].strip()
     if found := _TO_BACKEND.search(error.diag.context or ""):
         return f"run as its owner: GRANT SELECT, INSERT, UPDATE, DELETE ON public.{found[1]} TO the owner of atom_sync;"
+    if "row-level security" in text:
+        return f"let it see and write all rows: ALTER ROLE {role} BYPASSRLS; or add a policy for it to that table"
     if "must be owner" in text:
         return f"run this as the role that owns the schema {address.schema}"
     rights = {

@@ -105,6 +105,11 @@ def test_a_missing_table_names_the_upgrade() -> None:
     assert "atom-sync db upgrade" in str(explained(psycopg.errors.UndefinedTable("x"), ADDRESS).hint)
 
 
+def test_a_row_that_a_policy_refuses_needs_no_grant() -> None:
+    refused = psycopg.errors.InsufficientPrivilege('new row violates row-level security policy for table "skill_cache"')
+    assert 'ALTER ROLE "worker" BYPASSRLS' in str(explained(refused, ADDRESS).hint)
+
+
 def test_errors_do_not_repeat_stored_values(db: Database) -> None:
     insert = "INSERT INTO skill_due VALUES ('stored secret')"
     db.connection.execute(insert.encode())

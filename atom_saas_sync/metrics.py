@@ -1,4 +1,4 @@
-"""Status as Prometheus text: a pure view, so that every source exports the same (metrics.md).
+"""Status as Prometheus text: a pure view, so that every source exports the same (docs/MONITORING_SETUP.md).
 
 Counters are stored, and incremented in the transaction that does the work; nothing is counted here. Every metric and
 every known label value exists from the start, at 0: if a series first appeared with its first event, Prometheus would

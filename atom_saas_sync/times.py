@@ -1,6 +1,6 @@
 """Times: aware datetimes everywhere except in database rows and JSON documents.
 
-There they are text: UTC, ISO 8601 with `Z`, so that they sort as text (data-model.md).
+There they are text: UTC, ISO 8601 with `Z`, so that they sort as text.
 """
 
 from __future__ import annotations

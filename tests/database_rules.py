@@ -1,4 +1,4 @@
-"""Rules that hold in a database at any time, whatever happened to its writers (data-model.md)."""
+"""Rules that hold in a database at any time, whatever happened to its writers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of the cache: expiry, stale-if-error, strict mode, purge (data-model.md, rule 6)."""
+"""The life of the cache: expiry, stale-if-error, strict mode, purge (docs/CONFLICTS.md)."""
 
 from __future__ import annotations
 

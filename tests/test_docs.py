@@ -59,6 +59,18 @@ def test_the_contributor_s_table_names_files_that_exist() -> None:
     assert [path for path in named if not (ROOT / "atom_saas_sync" / path).exists()] == []
 
 
+def test_the_code_cites_only_documents_that_exist() -> None:
+    cited = {
+        (str(path.relative_to(ROOT)), document)
+        for directory in ("atom_saas_sync", "tests", "benchmarks")
+        for path in (ROOT / directory).rglob("*.py")
+        for document in re.findall(r"\b[A-Za-z][\w/-]*\.md\b", path.read_text(encoding="utf-8"))
+    }
+    known = {"marketplace-api.md", "SKILL.md", *(path.name for path in DOCUMENTS), "CHANGELOG.md"}
+    assert len(cited) > 50
+    assert [each for each in cited if each[1].rpartition("/")[2] not in known] == []
+
+
 def _anchors(path: Path) -> set[str]:
     titles = re.findall(r"^#+ +(.+)$", _without_blocks(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -126,7 +126,7 @@ DUE_AT_ONCE = """
 from atom_saas_sync.usecases.watch import jobs
 jobs.first_run = lambda last_started, interval, now, jitter: now
 """
-NOTHING_DONE = "another host has done it lately: nothing done"
+NOTHING_DONE = "another host has done it recently: nothing done"
 
 
 def test_jobs_of_a_watch_leave_to_other_hosts_what_they_do(machine: Machine, db: Database, database_url: str) -> None:

@@ -26,7 +26,7 @@ from atom_saas_sync.textfile import write_textfile
 
 NOW = datetime(2026, 2, 19, 12, 1, tzinfo=UTC)
 
-# metrics.md: the name, its type, and its labels.
+# docs/MONITORING_SETUP.md: the name, its type, and its labels.
 METRICS = {
     "atom_saas_sync_duration_seconds": ("histogram", {"type", "le"}),
     "atom_saas_sync_success": ("counter", {"type"}),

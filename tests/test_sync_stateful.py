@@ -38,7 +38,7 @@ from atom_saas_sync.store.sqlite.catalogue import Catalogue
 from atom_saas_sync.store.sqlite.conflicts import ConflictLog
 from atom_saas_sync.store.sqlite.database import Database
 from atom_saas_sync.store.sqlite.runs import Runs
-from atom_saas_sync.usecases.edit_skills import edit_skill, revert_skill
+from atom_saas_sync.usecases.edit_skills import edit_skill, revert_skills
 from atom_saas_sync.usecases.ports import Statistics
 from atom_saas_sync.usecases.pull_catalogue import CataloguePull, PullOptions
 from atom_saas_sync.usecases.resolve_conflicts import Decision, resolve_conflicts, undo_resolution
@@ -176,7 +176,7 @@ class TwoSides(RuleBasedStateMachine):
     def revert(self, skill_id: str) -> None:
         if skill_id in self.base and skill_id not in self.waiting:
             edited = self.edited_texts()
-            revert_skill(self.catalogue, skill_id, actor="alice", now=self.clock.now())
+            revert_skills(self.catalogue, [skill_id], actor="alice", now=self.clock.now())
             self.local[skill_id] = self.base[skill_id]
             self.nothing_vanished(edited)
 

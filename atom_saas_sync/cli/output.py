@@ -200,7 +200,7 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401 - whatever JSON can hold
-    """Return a document in which null stands for what is no number: another program may have written it."""
+    """Return a document in which null replaces NaN and infinity: another program may have written them."""
     if isinstance(value, Mapping):
         return {name: _finite(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
@@ -311,7 +311,7 @@ def read_text(path: Path) -> str:
 
 
 def error_document(error: AtomSyncError) -> dict[str, Any]:
-    """Return the JSON form of an error (cli.md, "JSON of sync ratings")."""
+    """Return the JSON form of an error (docs/API_DOCUMENTATION.md)."""
     from atom_saas_sync.logs import masked
 
     return {"type": error.kind, "message": masked(error.message), "hint": masked(error.hint) if error.hint else None}
@@ -374,6 +374,6 @@ def _secrets_of_environment() -> list[str]:
 
     harmless = without_secrets(os.environ)
     secrets = [value for name, value in os.environ.items() if name not in harmless]
-    # The password of a URL stands alone in what others say of it.
+    # Libraries may print the password of a URL on its own.
     passwords = (re.search(r"://[^/?#@]*?:([^/?#@]+)@", value) for value in secrets)
     return secrets + [password for found in passwords if found for password in (found[1], unquote(found[1]))]

@@ -1,4 +1,4 @@
-"""`atom-sync sandbox`: a local mock marketplace, and commands that change a running one (cli.md)."""
+"""`atom-sync sandbox`: a local mock marketplace, and commands that change a running one (docs/API_DOCUMENTATION.md)."""
 
 from __future__ import annotations
 

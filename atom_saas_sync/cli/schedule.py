@@ -384,10 +384,7 @@ def _write_environment(
     database: str | None = None,
     mode: int = 0o640,
 ) -> list[str]:
-    """Write the settings of this call, and return the lines.
-
-    None if the file exists: from then on it belongs to the user.
-    """
+    """Write the settings of this call and return the lines; none if the file exists, which belongs to the user."""
     from atom_saas_sync.places import DATABASE_PASSWORD_FILE, TOKEN_FILE
 
     if os.path.lexists(path):

@@ -112,7 +112,7 @@ def all_runs_locked(database: Lockable, *, command: str, clock: RunClock) -> Ite
 def daily_run(
     database: Location, lockable: Lockable, kind: str, *, timer: str | None, by: str
 ) -> Iterator[dict[str, int] | None]:
-    """Record the block as a run, as `noted_run` does; None if another host does the same or has done it lately.
+    """Record the block as a run, as `noted_run` does; None if another host does the same or has done it recently.
 
     Both matter only if a `timer`, by its name, has started it. A file belongs to one host.
     """

@@ -64,7 +64,7 @@ def _complain_of_reasons(report: RunReport) -> None:
 
 
 def report_document(report: RunReport) -> dict[str, Any]:
-    """Return the JSON of `sync skills` (cli.md); every run has the full set of keys."""
+    """Return the JSON of `sync skills` (docs/API_DOCUMENTATION.md); every run has the full set of keys."""
     counts = report.counts
     return {
         "success": report.status in {"success", "skipped"} and report.exit_code == 0,
@@ -104,7 +104,7 @@ def report_document(report: RunReport) -> dict[str, Any]:
 
 
 def rating_document(report: RatingReport) -> dict[str, Any]:
-    """Return the JSON of `sync ratings` (cli.md); every run has the full set of keys."""
+    """Return the JSON of `sync ratings` (docs/API_DOCUMENTATION.md); every run has the full set of keys."""
     counts = report.counts
     return {
         "success": report.status in {"success", "skipped"} and report.exit_code == 0,

@@ -383,7 +383,7 @@ class _Service:
 
 
 def _unless_done(job: Job) -> None:
-    """Do a periodic job unless another host has done it lately."""
+    """Do a periodic job unless another host has done it recently."""
     import logging
 
     from atom_saas_sync.cli.run_context import RunSkipped
@@ -391,12 +391,12 @@ def _unless_done(job: Job) -> None:
     try:
         job.run()
     except RunSkipped:
-        logging.getLogger(__name__).info("%s: another host has done it lately: nothing done", job.name)
+        logging.getLogger(__name__).info("%s: another host has done it recently: nothing done", job.name)
 
 
 @contextmanager
 def _daily(settings: Settings, lockable: Lockable, kind: str) -> Iterator[dict[str, int]]:
-    """Record the block as a run. Raises RunSkipped if another host does the same or has done it lately."""
+    """Record the block as a run. Raises RunSkipped if another host does the same or has done it recently."""
     from atom_saas_sync.cli.run_context import RunSkipped
     from atom_saas_sync.cli.session import daily_run
 

@@ -14,7 +14,7 @@ from atom_saas_sync.characters import without_hidden
 from atom_saas_sync.model import SkillVersion
 
 VOLATILE_FIELDS = frozenset({"average_rating", "rating_count", "ratings", "updated_at"})
-"""Fields that never cause a conflict and always follow the marketplace (data-model.md, rule 1)."""
+"""Fields that never cause a conflict and always follow the marketplace (docs/CONFLICTS.md)."""
 
 PACKAGE_FIELDS = frozenset({"python_packages", "npm_packages"})
 """Fields that are sets: their order does not matter."""
@@ -33,7 +33,7 @@ DESCRIPTIVE_FIELDS = frozenset(
         "content_hash",
     }
 )
-"""Descriptive fields (trust.md, section 1). Any other field, known or unknown, counts as executable."""
+"""Descriptive fields (docs/TRUST.md). Any other field, known or unknown, counts as executable."""
 
 COUNTERS = frozenset({"downloads", "installs", "stars", "views", "likes", "releases"})
 """Keys of `metadata` that are volatile if their values are numbers."""
@@ -163,7 +163,7 @@ def _counts(name: str, value: object) -> bool:
 
 
 def executable_part(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the executable fields, without null and empty ones (trust.md, section 1)."""
+    """Return the executable fields, without null and empty ones (docs/TRUST.md)."""
     # Zero and false are values, unlike null, "", [] and {}.
     part = {name: value for name, value in fields.items() if name not in _NOT_EXECUTABLE and (value or value == 0)}
     if isinstance(metadata := part.get("metadata"), dict):

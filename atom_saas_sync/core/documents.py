@@ -28,7 +28,6 @@ _ENTRY_BYTES = 300
 
 _BYTE = re.compile(r"(.*) \(byte (\d+)\)")
 _HALF = re.compile(r"[\ud800-\udfff]")
-_decode_raw = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

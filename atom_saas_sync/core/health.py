@@ -1,4 +1,4 @@
-"""The health verdict on a Status, with reasons in words (cli.md, section "HTTP")."""
+"""The health verdict on a Status, with reasons in words (docs/API_DOCUMENTATION.md)."""
 
 from __future__ import annotations
 

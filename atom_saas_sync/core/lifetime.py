@@ -1,4 +1,4 @@
-"""Expiry of cached entries (data-model.md, rule 6)."""
+"""Expiry of cached entries (docs/CONFLICTS.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The field-level three-way merge (data-model.md, rule 3).
+"""The field-level three-way merge (docs/CONFLICTS.md).
 
 A field that only one side changed takes that side's value. If both changed it differently:
 
@@ -58,7 +58,7 @@ def merge(
 
 
 def follow_volatile(local: Mapping[str, Any], remote: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `local` with the volatile fields of `remote` (data-model.md, rule 1)."""
+    """Return `local` with the volatile fields of `remote` (docs/CONFLICTS.md)."""
     result = {name: value for name, value in local.items() if name not in VOLATILE_FIELDS or name in remote}
     result.update({name: value for name, value in remote.items() if name in VOLATILE_FIELDS})
     ours, theirs = result.get("metadata"), counters(remote.get("metadata"))

@@ -30,7 +30,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_IN_COMMENT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
-# Requests (section 3)
+# Requests (marketplace-api.md, section 3)
 
 
 def path_segment(text: str) -> str:
@@ -43,7 +43,7 @@ def list_query(page: int, page_size: int) -> Mapping[str, str]:
     return {"page": str(page), "page_size": str(page_size)}
 
 
-# Ratings (section 3, "Send a rating")
+# Ratings (marketplace-api.md, section 3, "Send a rating")
 
 
 def rating_problem(skill_id: object, user_id: object, stars: object, comment: object) -> str | None:
@@ -125,7 +125,7 @@ def rating_headers(key: str) -> Mapping[str, str]:
     return {"Idempotency-Key": key, "Content-Type": "application/json"}
 
 
-# Messages (section 4)
+# Messages (marketplace-api.md, section 4)
 
 
 def heartbeat(kind: Literal["ping", "pong"], now: datetime) -> str:

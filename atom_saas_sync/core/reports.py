@@ -1,4 +1,4 @@
-"""JSON documents shared by the command line and the HTTP routes (cli.md, "JSON of status"; deployment guide)."""
+"""JSON documents shared by the command line and the HTTP routes (docs/API_DOCUMENTATION.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single requests: rate limiting, retries, redirects, time limits and the meaning of error responses (section 3)."""
+"""Single requests: rate limiting, retries, redirects, time limits, error responses (marketplace-api.md, section 3)."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ class Requests:
             return self._retry(attempt, error, over)
 
     def _retry(self, attempt: Callable[[], Parsed], failed: MarketplaceError, over: threading.Event | None) -> Parsed:
-        """Call `attempt` until it succeeds, whose first call has `failed`."""
+        """Retry `attempt`, whose first call ended with the error `failed`."""
         import tenacity  # only a run that retries needs it, and it takes a fiftieth of one that finds nothing new
 
         first = [failed]

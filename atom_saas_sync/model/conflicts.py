@@ -23,7 +23,7 @@ CONFLICT_TYPES: tuple[ConflictType, ...] = (
 
 
 class Conflict(Struct, frozen=True):
-    """Local and remote both differ from the base, and from each other (data-model.md, rules 1 and 2).
+    """Local and remote both differ from the base, and from each other (docs/CONFLICTS.md).
 
     `local_text` is None only if an open conflict closes because another program deleted the row.
     """

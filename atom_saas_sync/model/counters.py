@@ -21,7 +21,7 @@ METRIC_ERRORS = (
     "interrupted",
     "internal",
 )
-"""The values of the label `error` (metrics.md)."""
+"""The values of the label `error` (docs/MONITORING_SETUP.md)."""
 
 ITEM_ACTIONS = ("added", "updated", "unchanged", "deleted", "invalid", "failed")
 """The values of the label `action` of `atom_saas_sync_items_total`."""
@@ -30,7 +30,7 @@ MESSAGE_TYPES = ("skill_update", "category_update", "rating_update", "skill_dele
 """The values of the label `type` of `atom_saas_websocket_messages_total`."""
 
 DURATION_BUCKETS = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""Upper bounds in seconds of `atom_saas_sync_duration_seconds` (metrics.md)."""
+"""Upper bounds in seconds of `atom_saas_sync_duration_seconds` (docs/MONITORING_SETUP.md)."""
 
 RUN_TYPES = ("skill", "rating")
 """The values of the label `type` of the metrics of runs."""

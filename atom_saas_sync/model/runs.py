@@ -33,7 +33,7 @@ class ErrorInfo(Struct, frozen=True):
 
 
 class CatalogueCounts(Struct):
-    """The figures of one catalogue run (cli.md, "JSON of sync skills")."""
+    """The figures of one catalogue run (docs/API_DOCUMENTATION.md)."""
 
     skills_synced: int = 0
     categories_synced: int = 0
@@ -69,7 +69,7 @@ class CatalogueCounts(Struct):
 
 
 class WalkProof(Struct, frozen=True):
-    """A run's proof of completeness (data-model.md, rule 10)."""
+    """A run's proof of completeness (docs/ATOM_SAAS_SYNC_ARCHITECTURE.md)."""
 
     walks: int = 0
     pages_read: int = 0
@@ -80,7 +80,7 @@ class WalkProof(Struct, frozen=True):
 
 
 class RatingCounts(Struct):
-    """The figures of one run for ratings (cli.md, "JSON of sync skills", last paragraph)."""
+    """The figures of one run for ratings (docs/API_DOCUMENTATION.md)."""
 
     uploaded: int = 0
     updated_local: int = 0

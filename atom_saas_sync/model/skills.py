@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 TIME_TO_LIVE = timedelta(hours=24)
-"""The lifetime of an entry after its last confirmation by the marketplace (data-model.md, rule 6)."""
+"""The lifetime of an entry after its last confirmation by the marketplace (docs/CONFLICTS.md)."""
 
 # Larger figures count as unknown: the best average rating, and the largest count that all JSON parsers support.
 BEST_RATING = 5
@@ -22,9 +22,9 @@ Sort = Literal["rating", "name", "updated"]
 class SkillVersion(Struct, frozen=True):
     """One version of a skill, from the marketplace or from the cache.
 
-    `text` is the whole JSON text as received; `fields` is the decoded text. The digests are SHA-256 (data-model.md,
-    rule 11): `wire_digest` over the text, `content_digest` over everything but the volatile fields, `exec_digest` over
-    what can be executed. `dropped` are the volatile fields that came malformed: the text is without them. `memory` is
+    `text` is the whole JSON text as received; `fields` is the decoded text. The digests are SHA-256 (docs/TRUST.md):
+    `wire_digest` over the text, `content_digest` over everything but the volatile fields, `exec_digest` over what can
+    be executed. `dropped` are the volatile fields that came malformed: the text is without them. `memory` is
     how many bytes it takes, estimated from above; 0 where that is not asked for.
     """
 

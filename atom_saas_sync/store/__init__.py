@@ -8,8 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atom_saas_sync.store.limits import BUSY_TIMEOUT_SECONDS
-
 if TYPE_CHECKING:
     from atom_saas_sync.core.location import Location
     from atom_saas_sync.usecases.ports.engine import Engine, Store
@@ -35,7 +33,6 @@ def engine_at(location: Location) -> Engine:
 def open_store(
     location: Location,
     *,
-    busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS,
     migrate: bool = True,
     read_only: bool = False,
     create: bool = True,
@@ -47,7 +44,6 @@ def open_store(
     Raises DatabaseError, and ConfigError if the engine's driver is not installed.
     """
     return engine_at(location).open(
-        busy_timeout_seconds=busy_timeout_seconds,
         migrate=migrate,
         read_only=read_only,
         create=create,

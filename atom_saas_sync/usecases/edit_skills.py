@@ -1,4 +1,4 @@
-"""Edit skills locally: a user's changes, which syncs never overwrite silently (data-model.md, rule 1)."""
+"""Edit skills locally: a user's changes, which syncs never overwrite silently (docs/CONFLICTS.md)."""
 
 from __future__ import annotations
 
@@ -178,11 +178,6 @@ def restore_version(
         batch.apply([action], now, actor=actor)
         batch.note(actor, "skill restore", skill_id, now, version=version, **_replaced(known))
     return True
-
-
-def revert_skill(catalogue: EditableCatalogue, skill_id: str, *, actor: str, now: datetime) -> bool:
-    """Revert one skill, like `revert_skills`."""
-    return revert_skills(catalogue, [skill_id], actor=actor, now=now) == [skill_id]
 
 
 def edits_of(catalogue: EditableCatalogue, skill_ids: Sequence[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Pull the catalogue: one polling sync of categories and skills (data-model.md, rules 1 to 10)."""
+"""Pull the catalogue: one polling sync of categories and skills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remove expired entries, unless they could not be fetched again (data-model.md, rule 6)."""
+"""Remove expired entries, unless they could not be fetched again (docs/CONFLICTS.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resolve conflicts as the user decides, and undo resolutions (data-model.md, rules 3 and 4).
+"""Resolve conflicts as the user decides, and undo resolutions (docs/CONFLICTS.md).
 
 All conflicts of one call are resolved in one transaction, or none. The sides are the current ones, not those when the
 conflict was logged.

@@ -1,4 +1,4 @@
-"""The HTTP application of `serve-health`: its routes and error responses (cli.md, section "HTTP").
+"""The HTTP application of `serve-health`: its routes and error responses (docs/API_DOCUMENTATION.md).
 
 Only the liveness probe runs in the event loop. Everything that uses the database runs in threads, and syncs run in
 processes, so that nothing can delay it.

@@ -1,4 +1,4 @@
-"""The field-level merge, for any base, local and remote (data-model.md, rule 3)."""
+"""The field-level merge, for any base, local and remote (docs/CONFLICTS.md)."""
 
 from __future__ import annotations
 

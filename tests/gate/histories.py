@@ -37,7 +37,7 @@ from atom_saas_sync.store.sqlite.lifetime import Lifetime
 from atom_saas_sync.store.sqlite.realtime import RealtimeStore
 from atom_saas_sync.store.sqlite.runs import Runs
 from atom_saas_sync.usecases.confirm_messages import confirm_messages
-from atom_saas_sync.usecases.edit_skills import edit_skill, revert_skill
+from atom_saas_sync.usecases.edit_skills import edit_skill, revert_skills
 from atom_saas_sync.usecases.follow_events import EventFollower
 from atom_saas_sync.usecases.gate import approvals, pins_and_quarantine
 from atom_saas_sync.usecases.gate.desk import GateDesk
@@ -294,8 +294,8 @@ class World:
         skill_id = self.random.choice(IDS)
         self.history.append(f"({skill_id})")
         self.run(
-            lambda database: revert_skill(
-                Catalogue(database, history_versions=10), skill_id, actor=PERSON, now=self.clock.now()
+            lambda database: revert_skills(
+                Catalogue(database, history_versions=10), [skill_id], actor=PERSON, now=self.clock.now()
             )
         )
 

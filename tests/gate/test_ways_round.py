@@ -20,7 +20,7 @@ from atom_saas_sync.core.gate.states import GOOD
 from atom_saas_sync.core.gate.types import Policy
 from atom_saas_sync.errors import NotAdmitted
 from atom_saas_sync.store.sqlite.tables.gate import WORDS_OF_PEOPLE
-from atom_saas_sync.usecases.edit_skills import Candidate, edit_skill, import_skills, restore_version, revert_skill
+from atom_saas_sync.usecases.edit_skills import Candidate, edit_skill, import_skills, restore_version, revert_skills
 from atom_saas_sync.usecases.gate import approvals, pins_and_quarantine
 from atom_saas_sync.usecases.gate.reports import Target
 from atom_saas_sync.usecases.gate.verify import verify
@@ -268,14 +268,14 @@ def test_reverting_an_edit(gated: Gated, first: str, second: str) -> None:
     gated.machine.edit(first, description="mine")
     offer_evil(gated, first)
     gated.sync()
-    do(gated, revert_skill, CATALOGUE, first)
+    do(gated, revert_skills, CATALOGUE, [first])
     stays(gated, first, before)
     for each in (first, second):
         gated.machine.edit(each, description="mine")
     gated.decide(pins_and_quarantine.add_revocation, skill_id=first, version=before["version"], note=None)
     put_away(gated, second)
-    refused(gated, "is revoked", revert_skill, CATALOGUE, first)
-    refused(gated, "in quarantine", revert_skill, CATALOGUE, second)
+    refused(gated, "is revoked", revert_skills, CATALOGUE, [first])
+    refused(gated, "in quarantine", revert_skills, CATALOGUE, [second])
 
 
 def test_a_purge_forgets_no_decision(gated: Gated, first: str, second: str) -> None:

@@ -59,14 +59,13 @@ class Verdict(Struct, frozen=True):
     """The gate's verdict on one version.
 
     `line` is the deciding line of the table, 0 for a version admitted by `--adopt`. `by` is who admits it.
-    `needs_scan`: it is held only until it has been scanned. `note` explains the verdict to people.
+    `note` explains the verdict to people.
     """
 
     kind: Literal["admit", "hold", "refuse"]
     line: int
     reason: Reason | None = None
     due_at: datetime | None = None
-    needs_scan: bool = False
     note: str | None = None
     by: str = BY_POLICY
 

@@ -201,7 +201,7 @@ def _not_scanned(case: _Case) -> Verdict | None:
         return _hold(12, "scan", scan.note or "the scan command did not pass it")
     if _first(LINES[12:], case).kind != "admit":
         return None  # scan only what would otherwise be admitted
-    return Verdict("hold", 12, "scan", needs_scan=True, note="the scan command has not seen it yet")
+    return Verdict("hold", 12, "scan", note="the scan command has not seen it yet")
 
 
 def _revocations_broken(case: _Case) -> Verdict | None:

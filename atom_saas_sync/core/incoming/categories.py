@@ -1,4 +1,4 @@
-"""The categories (section 3)."""
+"""The categories (marketplace-api.md, section 3)."""
 
 from __future__ import annotations
 

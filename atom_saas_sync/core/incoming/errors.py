@@ -1,4 +1,4 @@
-"""Error responses (section 3, "Errors and limits")."""
+"""Error responses (marketplace-api.md, section 3, "Errors and limits")."""
 
 from __future__ import annotations
 

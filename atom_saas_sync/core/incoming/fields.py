@@ -1,4 +1,4 @@
-"""The fields of a skill: ids and names, types, and the form of volatile fields (section 3, "One skill")."""
+"""The fields of a skill: ids, names, types, form of volatile fields (marketplace-api.md, section 3, "One skill")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WebSocket messages (section 4)."""
+"""WebSocket messages (marketplace-api.md, section 4)."""
 
 from __future__ import annotations
 

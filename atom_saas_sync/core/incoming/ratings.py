@@ -1,4 +1,4 @@
-"""Ratings (section 3, "One skill" and "Send a rating")."""
+"""Ratings (marketplace-api.md, section 3, "One skill" and "Send a rating")."""
 
 from __future__ import annotations
 

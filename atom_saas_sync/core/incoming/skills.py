@@ -1,4 +1,4 @@
-"""The list of skills, and one skill (section 3)."""
+"""The list of skills, and one skill (marketplace-api.md, section 3)."""
 
 from __future__ import annotations
 

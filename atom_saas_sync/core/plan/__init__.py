@@ -1,7 +1,7 @@
 """Plan what happens to a skill, given its base, the local copy and the marketplace's version.
 
-Each branch has a row in docs/CONFLICTS.md and a test. Rules: data-model.md, 1 to 5. A plan is an Action; the store
-carries out its effects and nothing else.
+Each branch has a row in docs/CONFLICTS.md and a test. A plan is an Action; the store carries out its effects, and
+nothing else.
 """
 
 from __future__ import annotations

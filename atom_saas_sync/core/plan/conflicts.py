@@ -1,4 +1,4 @@
-"""Conflicts: type and severity, the result of a strategy, and the log entry (data-model.md, 2 and 3)."""
+"""Conflicts: type and severity, the result of a strategy, and the log entry (docs/CONFLICTS.md)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def resolve_versions(
 
 
 def classify(local: Mapping[str, Any], remote: Mapping[str, Any]) -> tuple[ConflictType, Severity]:
-    """Return the type and the severity of a conflict between two versions (data-model.md, rule 2)."""
+    """Return the type and the severity of a conflict between two versions (docs/CONFLICTS.md)."""
     different = differing_fields(local, remote)
     return _type(different), _severity(different)
 

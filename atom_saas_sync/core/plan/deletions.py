@@ -1,4 +1,4 @@
-"""The plan for a skill that the marketplace has deleted (data-model.md, rules 4 and 5)."""
+"""The plan for a skill that the marketplace has deleted (docs/CONFLICTS.md)."""
 
 from __future__ import annotations
 

@@ -58,23 +58,22 @@ def plan_listed(
     now: datetime,
     *,
     seen_otherwise: bool = False,
-    source: Source = SENT,
 ) -> Action:
     """Plan for a listed skill with the version `remote`. Times after `now` count as unknown.
 
     `seen_otherwise`: the same version number was seen with another exec digest, before the base.
     """
     if known is None and not seen_otherwise:
-        return _new(remote, source)
+        return _new(remote)
     sides = Sides(known or SkillState(remote.skill_id))
-    return with_alarm(plan_sides(sides, remote, strategy, now, source), sides, seen_otherwise=seen_otherwise)
+    return with_alarm(plan_sides(sides, remote, strategy, now, SENT), sides, seen_otherwise=seen_otherwise)
 
 
-def _new(remote: Admitted, source: Source) -> Action:
+def _new(remote: Admitted) -> Action:
     skill_id, key = remote.skill_id, version_key(remote.fields)
     effects = (
         AddServed(skill_id, text_of(remote), remote.fields, Life.CONFIRMED, None),
-        SetBase(skill_id, remote, key, None, source.confirms, source.proof(remote, key)),
+        SetBase(skill_id, remote, key, None, SENT.confirms, SENT.proof(remote, key)),
     )
     return Action(skill_id, Outcome.ADDED, effects, remote)
 

@@ -116,11 +116,11 @@ class PostgreSQLEngine:
     def free_disk_gb(self) -> None:
         """Return None: the disk is the server's."""
 
-    def server_facts(self, *, busy_timeout_seconds: float = 10.0) -> ServerFacts:
+    def server_facts(self) -> ServerFacts:
         """Return what the server says about itself."""
         from atom_saas_sync.store.postgresql.examination import examine
 
-        return examine(self.location, busy_timeout_seconds=busy_timeout_seconds)
+        return examine(self.location, busy_timeout_seconds=10)
 
     def suggestions(self, kind: str, prefix: str) -> list[tuple[str, str]]:
         """Return values of this kind that begin with `prefix`, each with its meaning."""

@@ -1,4 +1,4 @@
-"""Ages of cached skills and the removal of expired ones (data-model.md, rule 6). No decisions are made here."""
+"""Ages of cached skills and the removal of expired ones (docs/CONFLICTS.md). No decisions are made here."""
 
 from __future__ import annotations
 

@@ -38,7 +38,6 @@ APPLIED = "SELECT name, applied_at, additive FROM {} ORDER BY number"
 
 _TRIES = 5
 _LOCK_SECONDS = 3
-_NO_TABLE = {"42P01", "3F000"}  # nor a schema
 _BUSY = "55P03"
 
 _log = logging.getLogger(__name__)

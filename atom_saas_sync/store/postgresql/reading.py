@@ -1,6 +1,6 @@
 """Read the cache: list, search and single skills; count reads.
 
-Everything is read through the view `usable_skill`, as by all readers (data-model.md, rule 12).
+Everything is read through the view `usable_skill`, as by all readers (docs/API_DOCUMENTATION.md).
 """
 
 from __future__ import annotations

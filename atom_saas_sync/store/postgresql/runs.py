@@ -150,7 +150,7 @@ class Runs:
             )
 
     def count_locked_out(self, kind: str) -> None:
-        """Count a run that could not get the lock (data-model.md, rule 9)."""
+        """Count a run that could not get the lock."""
         with self._database.transaction() as connection:
             increment_all(
                 connection, [("atom_saas_sync_errors_total", 1, {"type": METRIC_TYPES[kind], "error": "locked"})]

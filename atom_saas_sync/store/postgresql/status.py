@@ -11,7 +11,6 @@ from datetime import datetime
 from math import inf, isfinite
 from typing import Any
 
-import psycopg
 from msgspec.structs import replace
 
 from atom_saas_sync.core.canonical import decode_object
@@ -153,11 +152,6 @@ def read_status(
             )
     limits = per_minute, per_hour
     return replace(_status(answers, address, revision, now, limits), trust=_trust(answers, trust))
-
-
-def held_locks(connection: psycopg.Connection[Row], schema: str, kinds: Collection[str]) -> frozenset[str]:
-    """Return the kinds whose lock is held now, by any host."""
-    return _held(connection.execute(_LOCKS, {"locks": advisory_class(schema) % _UNSIGNED}).fetchall(), kinds)
 
 
 def _held(locks: Sequence[Row], kinds: Collection[str]) -> frozenset[str]:

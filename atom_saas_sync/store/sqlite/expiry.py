@@ -1,4 +1,4 @@
-"""When confirmed skills expire (data-model.md, rule 6)."""
+"""When confirmed skills expire (docs/CONFLICTS.md)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Read the cache: lists, searches, single skills; count the reads.
 
-Everything is read through the view `usable_skill`, the one door for readers (data-model.md, rule 12).
+Everything is read through the view `usable_skill`, the one door for readers (docs/API_DOCUMENTATION.md).
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Runs:
             )
 
     def count_locked_out(self, kind: str) -> None:
-        """Count a run that could not get the lock (data-model.md, rule 9)."""
+        """Count a run that could not get the lock."""
         with self._database.transaction() as connection:
             increment(connection, "atom_saas_sync_errors_total", type=METRIC_TYPES[kind], error="locked")
 

@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from atom_saas_sync.core.gate.facts import Capabilities
 
-CHANGED, NOT_WAITING, PINNED, REVOKED, DENIED = "changed", "not_waiting", "pinned", "revoked", "denied"
-"""Why a decision was refused for a skill (design: trust, section 4)."""
+CHANGED, NOT_WAITING = "changed", "not_waiting"
+"""Why a decision was refused for a skill."""
 
 
 class Target(Struct, frozen=True):

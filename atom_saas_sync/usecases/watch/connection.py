@@ -91,7 +91,7 @@ class ConnectionKeeper:
         self._carry_out(self._machine.new_rules(self._clock.monotonic(), rules))
 
     def obey(self, found: ConnectionSwitch, before: ReportedConnection | None) -> None:
-        """Act on what other programs have written into the stored state (data-model.md, websocket_state)."""
+        """Act on what other programs have written into the stored state (docs/API_DOCUMENTATION.md)."""
         machine, now = self._machine, self._clock.monotonic()
         if self._stopping:
             return

@@ -36,6 +36,7 @@ BASE = version()
 NEW = version(version="2", code="b")
 RENAMED = version(description="other words")
 SCANNED = ScanResult(NEW.content_digest, passed=True, note=None, at=NOW)
+UNSEEN = "the scan command has not seen it yet"
 FAILED = ScanResult(NEW.content_digest, passed=False, note="CRITICAL: curl | sh", at=NOW)
 OFFER = Offer(
     "s", NEW.text, NEW.wire_digest, NEW.content_digest, NEW.exec_digest, "2", 1, "hold", "review", None, NOW, NOW
@@ -196,10 +197,11 @@ def test_adopting_admits_in_a_user_s_name_except_for_the_first_five_lines() -> N
 
 def test_only_what_would_be_admitted_is_scanned() -> None:
     scanned = {"scan_command": ("scan",)}
-    assert judge(gate("open", **scanned), served(BASE), NEW, evidence(), NOW).needs_scan
-    assert not judge(gate("age", **scanned), served(BASE), NEW, evidence(), NOW).needs_scan
-    assert not judge(gate("open", revocations_broken=True, **scanned), None, NEW, evidence(), NOW).needs_scan
-    assert not judge(gate("open", **scanned), served(BASE), NEW, evidence(scan=FAILED), NOW).needs_scan
+    assert judge(gate("open", **scanned), served(BASE), NEW, evidence(), NOW).note == UNSEEN
+    assert judge(gate("age", **scanned), served(BASE), NEW, evidence(), NOW).reason == "age"
+    assert judge(gate("open", revocations_broken=True, **scanned), None, NEW, evidence(), NOW).reason == "revocations"
+    failed = judge(gate("open", **scanned), served(BASE), NEW, evidence(scan=FAILED), NOW)
+    assert (failed.reason, failed.note) == ("scan", FAILED.note)
 
 
 def test_an_age_counts_from_the_first_sight() -> None:

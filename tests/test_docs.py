@@ -154,6 +154,17 @@ def test_every_exit_code_is_documented() -> None:
     assert {str(code) for code in classes(AtomSyncError) | {0, 2, 3, 4, 130, 143}} <= told
 
 
+def test_every_kind_of_error_and_every_notice_is_documented() -> None:
+    def kinds(base: type[AtomSyncError]) -> set[str]:
+        return {base.kind}.union(*(kinds(each) for each in base.__subclasses__()))
+
+    health = (ROOT / "atom_saas_sync" / "core" / "health.py").read_text(encoding="utf-8")
+    notices = set(re.findall(r'^            "([a-z]+(?:_[a-z]+)*)",$', health, re.MULTILINE))
+    assert {"tampered", "updates_tripped"} < notices
+    text = (ROOT / "docs" / "API_DOCUMENTATION.md").read_text(encoding="utf-8")
+    assert [each for each in kinds(AtomSyncError) | notices if f"`{each}`" not in text] == []
+
+
 def test_every_variable_is_documented() -> None:
     text = (ROOT / "docs" / "API_DOCUMENTATION.md").read_text(encoding="utf-8")
     for variable in VARIABLES:

@@ -17,7 +17,7 @@ from atom_saas_sync.core.gate.digests import digest_text
 from atom_saas_sync.core.gate.facts import KINDS, Fact
 from atom_saas_sync.core.gate.names import publisher_of
 from atom_saas_sync.core.gate.reasons import REASON_TEXTS
-from atom_saas_sync.core.gate.types import NEEDS_PERSON
+from atom_saas_sync.core.gate.types import NEEDS_PERSON, REFUSALS
 from atom_saas_sync.times import format_time
 from atom_saas_sync.usecases.gate.documents import changes_of
 
@@ -75,7 +75,8 @@ def _facts(shown: ShownUpdate, changed: list[str]) -> Iterator[tuple[str, Text]]
     for number, reason in enumerate(update.reasons):
         style = "bold yellow" if reason in NEEDS_PERSON else ""
         why = (update.note if number == 0 else None) or REASON_TEXTS.get(reason, "")  # type: ignore[call-overload]
-        yield "held for", Text.assemble((reason, style), f": {printable(why)}" if why else "")
+        label = "refused" if reason in REFUSALS else "held for"
+        yield label, Text.assemble((reason, style), f": {printable(why)}" if why else "")
     names = ", ".join(map(printable, changed))
     if update.served_digest is not None:
         runs = Text("  (code or settings that may be executed)", "bold yellow")

@@ -141,6 +141,15 @@ def test_show_for_programs(machine: Machine, ids: list[str]) -> None:
     assert (missing.returncode, json.loads(missing.stdout)["error"]["type"]) == (1, "not_found")
 
 
+def test_show_says_whether_a_version_waits_or_was_refused(machine: Machine, ids: list[str]) -> None:
+    def lines(skill_id: str) -> set[str]:
+        return {line.split("  ")[0] for line in machine.command("updates", "show", skill_id).stdout.splitlines()}
+
+    waiting, refused = lines(ids[0]), lines(ids[3])
+    assert ("held for" in waiting, "refused" in waiting) == (True, False)
+    assert ("held for" in refused, "refused" in refused) == (False, True)
+
+
 def test_reading_commands_accept_the_beginning_of_an_id(machine: Machine, ids: list[str]) -> None:
     hold(machine, offered(machine, "brand-new"))
     hold(machine, offered(machine, "brand-old"))

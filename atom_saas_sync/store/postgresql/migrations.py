@@ -336,7 +336,7 @@ def _to_take_back(found: dict[str, Applied], target: str | int, db: Connection) 
     else:
         raise UsageError(
             f"the database has no migration {target!r} to go back to",
-            hint=f"it has: {', '.join([BASE, *names])}; a number such as -1 goes back that many steps",
+            hint="`atom-sync db history` lists them; base goes back before all of them, -N by N steps",
         )
     return names[kept:][::-1]
 

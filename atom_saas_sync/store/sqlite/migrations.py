@@ -222,7 +222,7 @@ def _to_take_back(db: Connection, target: str | int) -> list[str]:
     else:
         raise UsageError(
             f"the database has no migration {target!r} to go back to",
-            hint=f"it has: {', '.join([BASE, *done])}; a number such as -1 goes back that many steps",
+            hint="`atom-sync db history` lists them; base goes back before all of them, -N by N steps",
         )
     return done[kept:][::-1]
 

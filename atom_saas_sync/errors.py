@@ -173,10 +173,7 @@ class TooLarge(BadResponse):
 
 
 class NoRoom(MarketplaceError):
-    """A page that was fetched ahead found no room beside the others, or is no longer needed. Never shown.
-
-    If it is needed, it is fetched again in its turn.
-    """
+    """There is no memory for a prefetched page, or it is no longer needed. Never shown: it is fetched in its turn."""
 
     transient = False
 

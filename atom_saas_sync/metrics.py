@@ -65,7 +65,7 @@ class _View(Collector):
         yield from self._gauges()
 
     def _values(self, name: str) -> dict[tuple[str, ...], float]:
-        """Return a counter's values by label, with the known labels at least at 0, whatever version wrote them."""
+        """Return a counter's values by label; known labels are always present, at 0 if nothing was counted."""
         counter = COUNTERS[name]
         values = {labels: 0.0 for group in counter.known for labels in product(*group)}
         for text, value in self._stored.get(name, ()):

@@ -35,7 +35,7 @@ TIMERS = ("atom-sync-skills.timer", "atom-sync-ratings.timer", "atom-sync-purge.
 _SYSTEMD_MARK = f"{MARK} systemd --install`, which replaces it; put your own changes in drop-ins.\n"
 _CRON_MARK = f"{MARK} cron --install`, which replaces it.\n"
 
-# With these, `systemd-analyze security` reports 1.5 or less.
+# With these, `systemd-analyze security` reports 1.4 or less.
 _HARDENING = """
 NoNewPrivileges=yes
 CapabilityBoundingSet=
@@ -155,7 +155,7 @@ def crontab(schedule: Schedule) -> str:
     ]
     # What is printed on success goes nowhere; warnings and errors become mail to MAILTO. The delay keeps many machines
     # from asking at the same second. It is shorter than a tenth of the interval, or the next run would not be due. The
-    # program ends by itself at its deadline; `timeout` is for one that hangs.
+    # program ends on its own at its deadline; `timeout` is for one that hangs.
     jobs = "\n".join(
         f"{times}  atom-sync  cd / && umask 077 && ulimit -c 0 && test -x {program} && "
         f'sleep "$(shuf -i 0-{min(59, 6 * interval - 10)} -n 1)" && '

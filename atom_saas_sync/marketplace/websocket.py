@@ -201,7 +201,7 @@ async def open_link(
 
 
 def _raise_if_refused(answer: bytearray) -> None:
-    """Raise WebSocketClosed if the handshake was answered with a refusal of the token, whatever came of its body."""
+    """Raise WebSocketClosed if the handshake was refused because of the token, even if its body could not be read."""
     if found := _REFUSAL.match(answer):
         raise WebSocketClosed(f"the marketplace refused the token ({found[1].decode()})", token_refused=True) from None
 

@@ -147,8 +147,8 @@ class NoteSeen(Effect, frozen=True):
 class EndVersion(Effect, frozen=True):
     """Store a replaced or removed marketplace version in the history.
 
-    `fields` is the text decoded, if the planner had it. `once` keeps it from coming twice in a row, where a resolution
-    that was undone is made again.
+    `fields` is the text decoded, if the planner had it. With `once`, it is not stored twice in a row if a
+    resolution is undone and made again.
     """
 
     text: bytes

@@ -259,7 +259,7 @@ DEEP = "@@deep@@"  # placeholder for a nesting that Python's encoder refuses to 
 _DEPTH = 100_000
 
 
-def invalid_item(name: str) -> Any:  # noqa: ANN401 - that it is no skill is the point
+def invalid_item(name: str) -> Any:  # noqa: ANN401 - deliberately not a skill
     """Return one invalid skill. Raises KeyError for an unknown name."""
     good: Json = {"skill_id": f"invalid-{name}", "name": f"Invalid: {name}", "version": "1.0.0", "code": "true"}
     changes: dict[str, Any] = {

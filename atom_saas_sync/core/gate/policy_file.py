@@ -1,4 +1,4 @@
-"""The policy file: TOML with rules, of which the first matching one decides."""
+"""The policy file: TOML with rules. The first rule that matches decides."""
 
 from __future__ import annotations
 

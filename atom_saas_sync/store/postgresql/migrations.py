@@ -128,7 +128,9 @@ def upgrade(db: Connection, target: str | None = None, *, sleep: Callable[[float
     is missing, or another program's table has one of our names.
     """
     if target not in (None, HEAD, *known()):
-        raise UsageError(f"no migration is called {target!r}", hint=f"there are: {', '.join(known())}, {HEAD}")
+        raise UsageError(
+            f"no migration is called {target!r}", hint="`atom-sync db history` lists them; head is the newest"
+        )
     from atom_saas_sync.store.postgresql.backend import public
 
     db.require_session()

@@ -36,16 +36,16 @@ class Database(Connection):
         """Open the file, creating it (0600) and its missing directories (0700).
 
         With `migrate`, a new, empty or foreign database gets our tables, and an older one is upgraded, after a copy
-        was put beside it; so is one that the Atom backend made, if `adopt` (default: with `create`). Without, the
-        database is taken as it is. With `read_only` nothing is created, upgraded or written; with `migrate` the
-        database must then be up to date. Without `create` it is likewise, but may be written to: for commands that look
-        for something. With `any_thread` several threads may use the connection, if the caller sees to it that they do
-        so one after the other.
+        was put beside it; so is one that the Atom backend made, if `adopt` (default: with `create`). Without `migrate`,
+        the database is taken as it is. With `read_only`, nothing is created, upgraded or written; with `migrate` the
+        database must then be up to date. Without `create`, the same holds, except that rows may be written: for
+        commands that need something in the database. With `any_thread`, several threads may use the connection, but
+        never two at a time; the caller ensures that.
 
         A WAL database cannot be read, even read-only, where its directory is not writable and no writer has it open:
         readers share the -shm file. (`immutable=1` would read, but wrongly while others write.)
 
-        Raises DatabaseError: the path cannot be used, is no SQLite database, is damaged, full or locked, was made by
+        Raises DatabaseError: the path cannot be used, is not a SQLite database, is damaged, full or locked, was made by
         a newer version, or holds another program's table of one of our names.
         """
         path = path.absolute()

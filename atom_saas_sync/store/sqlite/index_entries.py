@@ -29,7 +29,7 @@ class Replaced(NamedTuple):
 
 
 class Indexed(NamedTuple):
-    """What the index takes of a skill: its `words`; of an odd skill there are none, and its `text` is kept instead."""
+    """What the index takes of a skill: its `words`, or its `text` if it is odd and has none."""
 
     words: tuple[str | None, ...] | None
     text: str

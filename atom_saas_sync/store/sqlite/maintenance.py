@@ -197,7 +197,7 @@ def _check_texts(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
 def _check_types(connection: sqlite3.Connection) -> Iterator[CheckFinding]:
     """Find values of another type than their column's, in which a command may fail."""
     for each in foreign_values(connection):
-        if (each.table, each.column) not in _TEXTS:  # which has a cure
+        if (each.table, each.column) not in _TEXTS:  # those can be repaired
             yield CheckFinding("types", f"{each}: another program wrote it", _BY_SQL)
 
 

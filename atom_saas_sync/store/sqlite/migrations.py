@@ -204,7 +204,9 @@ def _to_apply(db: Connection, target: str | None) -> list[str]:
     if target in (None, HEAD):
         return missing
     if target not in NAMES:
-        raise UsageError(f"no migration is called {target!r}", hint=f"there are: {', '.join(NAMES)}, {HEAD}")
+        raise UsageError(
+            f"no migration is called {target!r}", hint="`atom-sync db history` lists them; head is the newest"
+        )
     wanted = NAMES[: NAMES.index(target) + 1]
     return [name for name in missing if name in wanted]
 

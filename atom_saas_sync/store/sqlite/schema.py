@@ -9,7 +9,7 @@ marketplace last sent, so that the common case stores each skill once. The first
 program, or by a person through us, makes a trigger save the text that it replaces there. Triggers keep the full-text
 index right, too.
 
-A sync does both by itself, in bulk (a trigger would flush the index at every row): it holds a row in `bulk_write`
+A sync does both itself, in bulk (a trigger would flush the index at every row): it holds a row in `bulk_write`
 while its transaction lasts, and the triggers stand aside. Writers exclude each other and a rollback takes the row
 away, so no other program's write can ever see it.
 """

@@ -100,8 +100,8 @@ def words_of(data: str) -> tuple[str | None, ...] | None:
 def entries(skills: str, *, ours: bool = False) -> str:
     """Return the query for `id` and the indexed text of each of `FIELDS`; with `ours` for our connections only.
 
-    `skills` is a table or query with `id` and `skill_data`; what is no JSON is left out. Of a list its decoded values
-    are indexed; of a key that comes twice the last one counts, as for every other reader of JSON.
+    `skills` is a table or query with `id` and `skill_data`; text that is not JSON is left out. Of a list,
+    the decoded values are indexed; of a duplicate key, the last one counts, as for other readers of JSON.
     """
     space = _spaced_by_us if ours else _spaced_by_anyone
     columns = ", ".join(f"max(CASE field WHEN '{name}' THEN words END) AS {name}" for name in FIELDS)

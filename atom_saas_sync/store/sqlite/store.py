@@ -168,7 +168,7 @@ class SQLiteStore:
         return RealtimeStore(self._database, history_versions=history_versions, signer=signer)
 
     def confirmations(self, *, history_versions: int, signer: Signer | None = None) -> RealtimeStore:
-        """Return what takes the answers about skills of which messages told."""
+        """Return the store for responses about skills that messages named."""
         return self.events(history_versions=history_versions, signer=signer)
 
     def watch_state(self) -> RealtimeStore:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from atom_saas_sync.core.gate.stored import GateState
 
 # Offers of skills with a base, and bases that replaced another version; with ?2 only if what can be executed differs.
-# A version that was first seen before ?1 and admitted later is no change of now.
+# A version that was first seen before ?1 and admitted later does not count.
 _CHANGED_SINCE = """
     SELECT count(*) FROM (
         SELECT o.skill_id FROM skill_offer AS o JOIN skill_base AS b ON b.skill_id = o.skill_id

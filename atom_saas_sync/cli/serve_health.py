@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.cli.output import GlobalOptions, complain
+from atom_saas_sync.cli.timely_end import TimelyEnd
 from atom_saas_sync.errors import DatabaseError
 
 if TYPE_CHECKING:
     from atom_saas_sync.config import Settings
+
+_HUNG_SECONDS = 27.0
+"""More than requests in progress and children take to end, and less than the 30 s of our units."""
 
 _OBJECTS_BEFORE_COLLECTION = 700
 """As Python's default: each request leaves some cyclic garbage, and with the limit of short commands (main.py) the
@@ -68,10 +72,12 @@ def serve_health(
         app = create_app(settings, jobs, now)
         gc.freeze()
         gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
+        end = TimelyEnd(_HUNG_SECONDS)
         try:
-            serve(app, listener)
+            serve(app, listener, end.begin)
         finally:
             jobs.stop()
+            end.done()  # a reading of a frozen server would keep the process
 
 
 def _command(options: GlobalOptions, settings: Settings) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from atom_saas_sync.cli.output import note
-from atom_saas_sync.cli.watch_end import TimelyEnd
+from atom_saas_sync.cli.timely_end import TimelyEnd
 from atom_saas_sync.cli.watch_gate import GateWork
 from atom_saas_sync.errors import AtomSyncError, ConfigError
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _LOCK_WAIT_SECONDS = 900.0
 _BUSY_SECONDS = 1.0  # shorter than elsewhere: the service retries on its own, and must be able to stop in the meantime
+_HUNG_SECONDS = 8.0
 _MINUTES_OF_A_DAY = 1440
 # Decoded batches contain no cyclic garbage, and collecting every 700 objects took a tenth of the time. Instead, garbage
 # is collected after each connection and run: these leave few cyclic objects, but with megabytes in buffers, and it
@@ -174,7 +175,7 @@ class _Service:
             jobs=self._periodic_jobs(),
             gate=self._gate,
         )
-        loop, end = asyncio.get_running_loop(), TimelyEnd()
+        loop, end = asyncio.get_running_loop(), TimelyEnd(_HUNG_SECONDS)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, service.stop)
             # The loop notices the signal by itself; this handler is called even while the loop hangs.

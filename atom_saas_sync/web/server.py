@@ -8,6 +8,8 @@ import signal
 import socket
 import struct
 from collections import Counter
+from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -116,6 +118,15 @@ class _Impatient(H11Protocol):
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_signal: Callable[[int, FrameType | None], None]) -> None:
+        super().__init__(config)
+        self._on_signal = on_signal
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop as uvicorn does, and report the signal."""
+        self._on_signal(sig, frame)
+        super().handle_exit(sig, frame)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, and ignore SIGHUP, which means "reload" for other services."""
         reason = "ignored SIGHUP: restart `serve-health` to apply a changed configuration"
@@ -141,8 +152,13 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM, then finish the requests in progress. SIGHUP is ignored."""
+def serve(
+    app: ASGIApp, listener: socket.socket, on_signal: Callable[[int, FrameType | None], None] = lambda *_: None
+) -> None:
+    """Serve until SIGINT or SIGTERM, which `on_signal` is told, then finish the requests in progress.
+
+    SIGHUP is ignored.
+    """
     config = uvicorn.Config(
         app,
         http=_Impatient,
@@ -156,7 +172,7 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         limit_concurrency=_MOST_CONNECTIONS + 1,  # if none of them waits for its client
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
     )
-    server = _Server(config)
+    server = _Server(config, on_signal)
 
     def stop(*_: object) -> None:
         server.should_exit = True

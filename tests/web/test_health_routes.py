@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +20,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from asgi_support import serving
-from conftest import Machine
+from conftest import Machine, wait_until
 from prometheus_client.parser import text_string_to_metric_families
 from web_support import ADMIN_TOKEN, Served, served, serving_a_full_cache
 
@@ -293,3 +295,32 @@ def test_garbage_is_collected_as_often_as_usual(tmp_path: Path) -> None:
     environment = {"ATOM_SAAS_DATABASE_URL": str(tmp_path / "atom.db")}
     command = [sys.executable, "-c", code]
     assert subprocess.check_output(command, env=environment, cwd=tmp_path, text=True, timeout=60) == "700\n"
+
+
+@pytest.mark.postgresql
+def test_it_ends_in_time_while_a_reading_of_a_frozen_server_hangs(machine: Machine) -> None:
+    assert machine.command("sync", "skills").returncode == 0
+    waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    frozen: list[int] = []
+
+    def ask(server: Served) -> None:
+        with suppress(httpx.HTTPError):
+            server.get("/health/sync")
+
+    try:
+        with served(machine, first="from atom_saas_sync.web import server; server._GRACE_SECONDS = 1") as server:
+            with machine.database.transaction() as execute:
+                execute("LOCK TABLE sync_run IN ACCESS EXCLUSIVE MODE")
+                asking = threading.Thread(target=ask, args=(server,))
+                asking.start()
+                wait_until(lambda: machine.sql(waiting))
+                ((pid,),) = machine.sql(waiting)
+                os.kill(pid, signal.SIGSTOP)
+                frozen.append(pid)
+            assert server.get("/health/live").status_code == 200
+            told = time.monotonic()
+        assert time.monotonic() - told < 30, "systemd would kill it"
+        asking.join(60)
+    finally:
+        for each in frozen:
+            os.kill(each, signal.SIGCONT)

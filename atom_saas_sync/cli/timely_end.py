@@ -1,4 +1,4 @@
-"""The end of a `watch` that was told to stop, also while something hangs."""
+"""The end of a service that was told to stop, also while something hangs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import os
 import threading
 import time
 
-_HUNG_SECONDS = 8.0
-"""More than the service takes to stop if nothing hangs."""
-
 _CLOSING_SECONDS = 1.0
-"""More than the process takes to end after that."""
+"""More than the process takes to end after the service has stopped."""
 
 
 class TimelyEnd:
@@ -19,7 +16,9 @@ class TimelyEnd:
     A frozen server, a log that nobody reads or a name service that does not answer can keep a thread for minutes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hung_seconds: float) -> None:
+        """Allow for `hung_seconds`: more than the service takes to stop if nothing hangs."""
+        self._hung_seconds = hung_seconds
         self._is_done = threading.Event()
         self._has_begun = False
 
@@ -30,11 +29,11 @@ class TimelyEnd:
             threading.Thread(target=self._end, args=(number,), name="end", daemon=True).start()
 
     def done(self) -> None:
-        """Report that the service has stopped, and that this is stored if it could be: the exit code is 0 then."""
+        """Report that the service has stopped as it should: the exit code is 0 then."""
         self._is_done.set()
 
     def _end(self, number: int) -> None:
-        if not self._is_done.wait(_HUNG_SECONDS):
+        if not self._is_done.wait(self._hung_seconds):
             os._exit(128 + number)
         time.sleep(_CLOSING_SECONDS)
         os._exit(0)

@@ -1,4 +1,4 @@
-"""Apply WebSocket messages in batches, through the same planner as polling (marketplace-api.md, 4)."""
+"""Apply WebSocket messages in batches, through the same planner as polling (marketplace-api.md, section 4)."""
 
 from __future__ import annotations
 

@@ -257,9 +257,12 @@ class CataloguePull:
             walk = self._walk(PageSource(self._marketplace, self._clock, records, page_size))
             if walk.complete or walk.listing.failed:
                 return walk
-            # With equal totals, it is what we recorded of its pages, during an earlier change, that lacks skills.
+            # With equal totals, the list is stable, but our records of its pages, from an earlier change, lack skills.
             unconditional = walk.listing.first_total == walk.listing.total
-            log.warning("the list changed while it was read (total %s, then %s; %d distinct skills)", *walk.evidence)
+            totals = ["unknown" if each is None else each for each in walk.evidence[:2]]
+            log.warning(
+                "the list changed while it was read (total %s, then %s; %d distinct skills)", *totals, walk.distinct
+            )
         self._tally.note("incomplete", PAGES_MISSING)
         return walk
 

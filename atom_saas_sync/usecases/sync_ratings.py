@@ -137,7 +137,7 @@ class RatingSync:
             plan=tuple(self._ratings.load(ids)),
         )
 
-    # There
+    # Sending
 
     def _send_all(self) -> None:
         if self._options.everything:
@@ -198,7 +198,7 @@ class RatingSync:
         log.info("rating %s of %s was refused: %s", rating.id, short_id(rating.skill_id), info.message)
         return Delivery(rating, "failed", failure=RatingFailure(info.type, info.message, rating.max_retries, None))
 
-    # And back
+    # Fetching
 
     def _check_all(self) -> None:
         """Check the ratings of skills that have local ratings, using half of the available requests."""
@@ -236,7 +236,7 @@ class RatingSync:
                 state.deliveries.append(delivery)
                 self._count(delivery)
 
-    # Both
+    # Both directions
 
     def _in_threads(
         self, tasks: Iterator[Task], work: Callable[[Task], Answer]

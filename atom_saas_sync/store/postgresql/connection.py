@@ -292,8 +292,8 @@ class Connection:
         """Begin a transaction; reconnect once if the connection broke since the last one."""
         try:
             return self._command(statements)
-        except psycopg.OperationalError:
-            if not self.connection.closed:
+        except psycopg.Error as error:
+            if not (isinstance(error, psycopg.OperationalError) and self.connection.closed):
                 self._roll_back()
                 raise
         self.reconnect()

@@ -174,6 +174,19 @@ def test_the_token_fences_off_a_session_that_believes_it_has_the_lock(pair: tupl
             pass
 
 
+def test_a_transaction_that_cannot_begin_leaves_none_open(pair: tuple[Database, Database]) -> None:
+    one, other = pair
+    with locked(one):
+        other.connection.execute("ALTER TABLE run_lock RENAME TO elsewhere")
+        try:
+            with pytest.raises(DatabaseError, match="run_lock"), one.transaction():
+                pass
+        finally:
+            other.connection.execute("ALTER TABLE elsewhere RENAME TO run_lock")
+        with one.transaction():
+            pass
+
+
 def test_a_broken_connection_within_a_transaction_is_an_error(pair: tuple[Database, Database]) -> None:
     one, other = pair
 

@@ -55,10 +55,16 @@ def downgrade(
     as_json: AsJson = False,
 ) -> None:
     """Revert migrations, newest first; the database is copied first."""
+    from contextlib import ExitStack
+
+    from atom_saas_sync.cli import runtime
+    from atom_saas_sync.cli.session import all_runs_locked
+
     where = int(target) if re.fullmatch(r"-\d+", target) else target
-    with _open(ctx, existing=True) as store:
+    with _open(ctx, existing=True) as store, ExitStack() as held:
         schema = store.schema()
-        lost = schema.loss(where)
+        if lost := schema.loss(where):  # otherwise there is nothing that a run could use, not even its lock
+            held.enter_context(all_runs_locked(store, command="db downgrade", clock=runtime.RunClock()))
         confirm_loss(
             [f"{what} ({counted(number, 'row')})" for what, number in lost.items()],
             what="data in the database",

@@ -8,6 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import Machine, wait_until
+from server_support import NOON, nothing, opened
+
+from atom_saas_sync.store.postgresql.lock import run_lock
 
 Json = dict[str, Any]
 
@@ -161,3 +164,16 @@ def test_a_column_that_somebody_has_dropped_is_named(
     with psycopg.connect(own_url, autocommit=True) as owner:
         owner.execute(f"ALTER TABLE atom_sync.{table} DROP COLUMN {column} CASCADE".encode())
     assert column in commands.text(*words.split(), exit_code=74)
+
+
+def test_a_downgrade_drops_nothing_under_another_host(machine: Machine, own_url: str) -> None:
+    commands = Commands(machine, own_url)
+    commands.text("sync", "skills")
+    with (
+        opened(own_url, host="one") as other,
+        run_lock(other, "watch", command="watch", now=lambda: NOON, sleep=nothing),
+    ):
+        assert "on one" in commands.text("db", "downgrade", "base", "--yes", exit_code=75)
+    assert commands.json("skills", "list")["total"] == 60
+    assert commands.json("db", "downgrade", "base", "--yes")["current"] is None
+    assert commands.json("db", "downgrade", "base", "--yes")["current"] is None  # nothing is left, not even the lock

@@ -39,6 +39,7 @@ from atom_saas_sync.marketplace.websocket import open_link
 from atom_saas_sync.model import RunReport
 from atom_saas_sync.sandbox import Sandbox
 from atom_saas_sync.usecases.follow_events import EventFollower
+from atom_saas_sync.usecases.watch.backlog import Backlog
 from atom_saas_sync.usecases.watch.edges import Connection
 from atom_saas_sync.usecases.watch.jobs import Job
 from atom_saas_sync.usecases.watch.writer import Writer
@@ -689,6 +690,30 @@ def test_no_writes_follow_a_stop(machine: Machine, sandbox: Sandbox, monkeypatch
         release.set()
     assert still_running
     assert running.bug is None
+
+
+def test_messages_that_were_just_written_are_not_called_unwritten(
+    machine: Machine, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written, release = threading.Event(), threading.Event()
+    really_done = Backlog.done
+
+    def done(self: Backlog, batch: Sequence[Message], seconds: float) -> None:
+        really_done(self, batch, seconds)
+        written.set()
+        assert release.wait(PATIENCE)
+
+    for name in ("STOP_SECONDS", "STATE_SECONDS", "LAST_ATTEMPT_SECONDS"):
+        monkeypatch.setattr(f"atom_saas_sync.usecases.watch.service.{name}", 0.05)
+    monkeypatch.setattr(Backlog, "done", done)
+    with watch_in_thread(machine, JumpingClock()) as running:
+        wait_until(lambda: running.polls and not machine.sql("SELECT 1 FROM sync_run WHERE finished_at IS NULL"))
+        sandbox.put_skill({"skill_id": "news", "name": "slow"})
+        assert written.wait(PATIENCE)
+        running.soon(running.service.stop)
+        wait_until(lambda: "could not store that `watch` was stopped" in caplog.text)
+        release.set()
+    assert "could not be written" not in caplog.text
 
 
 @pytest.mark.parametrize("verb", ["stopped", "last_started"])

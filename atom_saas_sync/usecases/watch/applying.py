@@ -92,8 +92,9 @@ class Applying:
         if late:
             self._task.cancel()
             self._given_up = True
-            waiting = counted(len(self._backlog), "message")
-            log.error("%s could not be written; the next start fetches what was in them", waiting)
+            if waiting := len(self._backlog):
+                said = counted(waiting, "message")
+                log.error("%s could not be written; the next start fetches what was in them", said)
 
     def _apply_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
         """Apply batches in the writer thread until none are left or its turn ends."""

@@ -29,6 +29,7 @@ _SETVAL = re.compile(
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _LETTERS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v"}
 _LAST = b"\\.\n"
+_ANSWER_SECONDS = 60.0
 _LOCKING = "LOCK TABLE"  # the statement that failed, whatever the server's language
 
 
@@ -55,7 +56,11 @@ def require_program(name: str, *, server: int = 0) -> str:
     path = shutil.which(name)
     if path is None:
         raise ConfigError(f"the program {name} is not installed, which copies a database on a server", hint=package)
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=60).stdout  # noqa: S603
+    try:
+        asked = subprocess.run([path, "--version"], capture_output=True, check=False, timeout=_ANSWER_SECONDS)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        raise ConfigError(f"the program {path} does not work: it does not tell its version", hint=package) from None
+    said = asked.stdout.decode(errors="replace")
     found = _VERSION.search(said)
     version = int(found[1]) if found else 0
     if version < server:

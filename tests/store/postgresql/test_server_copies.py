@@ -192,6 +192,18 @@ def test_a_program_that_is_missing_or_too_old_is_named(
         dumps.require_program("pg_dump")
 
 
+@pytest.mark.parametrize("content", ["#!/bin/sh\nexec sleep 60\n", "no program", "#!/nowhere\n"])
+def test_a_program_that_does_not_answer_is_named(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pg_dump"
+    path.write_text(content, encoding="utf-8")
+    path.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(dumps, "_ANSWER_SECONDS", 0.2)
+    with pytest.raises(ConfigError, match="pg_dump does not work: it does not tell its version") as error:
+        dumps.require_program("pg_dump", server=15)
+    assert "postgresql-client-15" in str(error.value.hint)
+
+
 def test_no_list_of_processes_shows_a_password(program: Callable[[str], None], db: Database, tmp_path: Path) -> None:
     program(
         f'echo "$@" > {tmp_path}/words; cat "$(echo "$@" | grep -o "passfile=[^ ]*" | cut -d= -f2)" > {tmp_path}/file'

@@ -28,7 +28,7 @@ from atom_saas_sync.store.postgresql.database import Database
 from atom_saas_sync.store.postgresql.facts import ask_fact, get_fact, set_fact
 from atom_saas_sync.store.postgresql.rows import Row
 from atom_saas_sync.store.postgresql.runs import AUTO_SYNC_OFF, last_run_started_at
-from atom_saas_sync.store.postgresql.websocket_switch import PUT_BACK
+from atom_saas_sync.store.postgresql.websocket_switch import LOCK_ROW
 from atom_saas_sync.store.stored_json import stored_pairs
 from atom_saas_sync.times import format_time
 
@@ -289,10 +289,9 @@ class Schedule:
 
 def _switch(connection: psycopg.Connection[Row]) -> ConnectionSwitch:
     """Return what other programs have written to the row; recreate it if they deleted it."""
-    connection.execute(PUT_BACK)
+    connection.execute(LOCK_ROW)
     row = connection.execute(
-        "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state WHERE id = 1 "
-        "FOR UPDATE"  # or what another program writes between the two statements would be overwritten unseen
+        "SELECT websocket_enabled, reconnect_attempts, fallback_to_polling FROM websocket_state WHERE id = 1"
     ).fetchone()
     assert row is not None
     return ConnectionSwitch(enabled=row[0], attempts=row[1], fallback=row[2])

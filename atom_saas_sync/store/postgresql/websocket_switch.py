@@ -7,8 +7,8 @@ from datetime import datetime
 from atom_saas_sync.store.postgresql.audit import write_audit
 from atom_saas_sync.store.postgresql.database import Database
 
-PUT_BACK = "INSERT INTO websocket_state (id) VALUES (1) ON CONFLICT (id) DO NOTHING"
-"""Creates the row if another program has deleted it."""
+LOCK_ROW = "INSERT INTO websocket_state (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET id = excluded.id"
+"""Locks the row until the transaction ends: nobody else changes or deletes it. Creates a deleted one."""
 
 
 class WebSocketSwitch:
@@ -27,6 +27,6 @@ class WebSocketSwitch:
 
     def _write(self, values: str, verb: str, actor: str, now: datetime) -> None:
         with self._database.transaction() as connection:
-            connection.execute(PUT_BACK)
+            connection.execute(LOCK_ROW)
             connection.execute(f"UPDATE websocket_state SET {values} WHERE id = 1")  # noqa: S608 - constants
             write_audit(connection, actor, f"websocket {verb}", "", now, {})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 import pytest
@@ -224,6 +225,31 @@ def test_what_another_program_writes_meanwhile_is_not_lost(
         store.note(FAILED, NOW)
     monkeypatch.undo()
     assert store.note(FAILED, NOW).attempts == 0
+
+
+def test_a_row_that_another_program_deletes_meanwhile_comes_back(
+    pair: tuple[Database, Database], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It deletes the row right after `watch` has made sure that it is there."""
+    watch, other = pair
+    store = RealtimeStore(watch, history_versions=1)
+    store.begin("wss://x", NOW)
+    execute = watch.connection.execute
+
+    with ThreadPoolExecutor(1) as thread, opened(database_url) as observer:
+
+        def execute_then_delete(query: Any, *values: Any) -> Any:
+            found = execute(query, *values)
+            if "INSERT INTO websocket_state" in str(query):
+                deletion = thread.submit(other.connection.execute, "DELETE FROM websocket_state")
+                wait_until(lambda: deletion.done() or waits_for_a_lock(observer, other))
+            return found
+
+        monkeypatch.setattr(watch.connection, "execute", execute_then_delete)
+        assert store.note(FAILED, NOW).enabled
+    monkeypatch.undo()
+    store.note(FAILED, NOW)
+    assert other.connection.execute("SELECT consecutive_failures FROM websocket_state").fetchone() == (2,)
 
 
 def waits_for_a_lock(observer: Connection, other: Connection) -> bool:

@@ -35,5 +35,5 @@ class TimelyEnd:
     def _end(self, number: int) -> None:
         if not self._is_done.wait(self._hung_seconds):
             os._exit(128 + number)
-        time.sleep(_CLOSING_SECONDS)
+        time.sleep(_CLOSING_SECONDS)  # there is no event to wait for: if all goes well, the process ends during it
         os._exit(0)

@@ -178,7 +178,7 @@ class _Service:
         loop, end = asyncio.get_running_loop(), TimelyEnd(_HUNG_SECONDS)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, service.stop)
-            # The loop notices the signal by itself; this handler is called even while the loop hangs.
+            # Python calls this handler even while the event loop is blocked. The loop still gets the signal.
             signal.signal(number, end.begin)
         reading = asyncio.Lock()  # one after the other, so that the last request wins
         tasks: set[asyncio.Task[None]] = set()

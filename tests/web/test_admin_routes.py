@@ -347,7 +347,8 @@ def test_expired_entries_are_removed(machine: Machine, server: Served) -> None:
     assert (answer["success"], answer["skills_removed"]) == (True, 1)
 
 
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+# A child that does not end when it is told to. It waits for nothing: it is to be killed.
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
 
 
 def test_syncs_that_do_not_end_are_killed_together(monkeypatch: pytest.MonkeyPatch) -> None:

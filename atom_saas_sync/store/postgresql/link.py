@@ -1,6 +1,6 @@
 """A connection that gives up on a server that has fallen silent.
 
-TCP notices a lost peer (session.py), but not a proxy or load balancer in between that has stopped to forward: it still
+TCP notices a lost peer (session.py), but not a proxy or load balancer in between that has stopped forwarding: it still
 answers TCP itself.
 """
 
